@@ -1,0 +1,2 @@
+//! Benchmarks beside other engines.
+fn main() {}

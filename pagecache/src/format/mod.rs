@@ -1,0 +1,8 @@
+//! Bytes on disk: pure functions from bytes to values and back. `docs/FORMAT.md` draws every box.
+
+pub(crate) mod codec;
+pub(crate) mod frame;
+pub(crate) mod map;
+pub(crate) mod record;
+pub(crate) mod segment;
+pub(crate) mod superblock;

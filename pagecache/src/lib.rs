@@ -1,0 +1,23 @@
+//! A latch-free page cache on log-structured storage.
+
+pub mod config;
+pub mod error;
+mod format;
+mod ids;
+pub mod io;
+mod log;
+mod materializer;
+pub mod mem;
+mod metrics;
+mod page;
+mod cache;
+mod checkpoint;
+mod pagecache;
+mod reclaim;
+mod store;
+mod sync;
+
+pub use config::Config;
+pub use error::{DecodeError, Error, Failure, Result};
+pub use ids::{LogId, Lsn, PageId, SegmentId};
+pub use materializer::Materializer;

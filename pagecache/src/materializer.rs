@@ -1,0 +1,70 @@
+//! What the layer above teaches the cache about its pages.
+
+use std::fmt::Debug;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Config, error::DecodeError, format::codec, ids::Lsn};
+
+/// Merges the fragments of a page, and says how they look in bytes.
+///
+/// The first five items are the seed's; the rest have defaults that suit any serde type.
+pub trait Materializer {
+    /// A page, or a change to one: both are values of this type.
+    type PageFrag: 'static + Debug + Clone + Serialize + DeserializeOwned + Send + Sync;
+
+    /// What the layer above wants back after a restart, as the root of its tree.
+    type Recovery: Debug + Clone + Serialize + DeserializeOwned + Send + Sync;
+
+    /// Makes a materializer with the state that was recovered, if any.
+    fn new(config: Config, last_recovery: &Option<Self::Recovery>) -> Self;
+
+    /// Unites fragments, oldest first, into one. Never called with none. Must be a pure function:
+    /// it runs again whenever a page is read back.
+    fn merge(&self, frags: &[&Self::PageFrag]) -> Self::PageFrag;
+
+    /// State to recover from this fragment, if it carries any. Called once for every fragment
+    /// before it is acknowledged, and again in recovery; the value of the highest LSN wins.
+    fn recover(&self, frag: &Self::PageFrag) -> Option<Self::Recovery>;
+
+    /// Bytes of memory that the fragment occupies.
+    fn size_in_bytes(&self, frag: &Self::PageFrag) -> usize;
+
+    /// Bytes that [`Materializer::encode`] will write.
+    fn encoded_len(&self, frag: &Self::PageFrag) -> usize {
+        codec::encoded_len(frag)
+    }
+
+    /// Writes the fragment into `out`, which is exactly as long as `encoded_len` said.
+    fn encode(&self, frag: &Self::PageFrag, out: &mut [u8]) {
+        codec::encode(frag, out);
+    }
+
+    /// Reads a fragment back. Must accept any bytes without panicking.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the bytes are no fragment.
+    fn decode(&self, bytes: &[u8]) -> Result<Self::PageFrag, DecodeError> {
+        codec::decode(bytes)
+    }
+
+    /// Unites fragments, oldest first, keeping what readers at the positions `keep` must see.
+    fn merge_versions(&self, frags: &[(&Self::PageFrag, Lsn)], keep: &[Lsn]) -> Self::PageFrag {
+        let _ = keep;
+        let frags: Vec<&Self::PageFrag> = frags.iter().map(|(frag, _)| *frag).collect();
+        self.merge(&frags)
+    }
+
+    /// True if `new` may be added above `pending`, which may yet be aborted.
+    fn commutes(&self, pending: &Self::PageFrag, new: &Self::PageFrag) -> bool {
+        let _ = (pending, new);
+        false
+    }
+
+    /// What the fragment adds to a counter, as (counter, difference).
+    fn tally(&self, frag: &Self::PageFrag) -> Option<(u64, i64)> {
+        let _ = frag;
+        None
+    }
+}

@@ -1,0 +1,2 @@
+//! The shell on the store.
+fn main() {}
