@@ -200,3 +200,29 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+/// The first write failure of a store, kept for every later caller.
+///
+/// Set once and never cleared: a second sync could report success over lost data (Rebello et al.,
+/// USENIX ATC 2020). A full disk is not poison.
+#[derive(Debug, Default)]
+pub(crate) struct Poison(std::sync::OnceLock<Arc<Failure>>);
+
+impl Poison {
+    /// `Err(Poisoned)` once a write or sync has failed.
+    pub(crate) fn check(&self) -> std::result::Result<(), Failure> {
+        match self.0.get() {
+            None => Ok(()),
+            Some(cause) => Err(Failure::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    /// Remembers `failure` if it is the first, and returns what every caller is told.
+    pub(crate) fn set(&self, failure: Failure) -> Failure {
+        let cause = match failure {
+            Failure::Poisoned { cause } => cause,
+            other => Arc::new(other),
+        };
+        Failure::Poisoned { cause: self.0.get_or_init(|| cause).clone() }
+    }
+}
