@@ -21,3 +21,4 @@ pub use config::Config;
 pub use error::{DecodeError, Error, Failure, Result};
 pub use ids::{LogId, Lsn, PageId, SegmentId};
 pub use materializer::Materializer;
+pub use reclaim::{Guard, pin};
