@@ -1,0 +1,220 @@
+//! The slabs of one size class: which blocks are free. Numbers only; the arena knows the addresses.
+//!
+//! * A block is handed out at most once between two returns.
+//! * A slab is listed in `partial` exactly when it has a free block.
+//! * One wholly free slab is kept while the class has no other room, so that a class at a slab's edge
+//!   does not carve and release at every step; the arena trims it before it maps new memory.
+
+/// The slabs of one size class. `S` names a slab to the arena.
+#[derive(Debug)]
+pub(super) struct Slabs<S> {
+    slots: Vec<Option<Slab<S>>>,
+    vacant: Vec<u32>,
+    /// Slots of slabs with a free block.
+    partial: Vec<u32>,
+    used_blocks: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Slab<S> {
+    name: S,
+    capacity: u16,
+    /// Blocks below this number have been handed out before.
+    fresh: u16,
+    free: Vec<u16>,
+    place_in_partial: u32,
+}
+
+/// A block that was handed out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken<S> {
+    pub(super) slab: S,
+    pub(super) block: u16,
+    /// True if it was in use before, since its slab was carved.
+    pub(super) recycled: bool,
+}
+
+/// A slab that is no longer among its class's, all its blocks being free.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Released<S> {
+    pub(super) slab: S,
+    /// Blocks below this number were in use before.
+    pub(super) fresh: u16,
+}
+
+impl<S: Copy> Slabs<S> {
+    pub(super) fn new() -> Slabs<S> {
+        Slabs { slots: Vec::new(), vacant: Vec::new(), partial: Vec::new(), used_blocks: 0, closed: false }
+    }
+
+    /// Takes a free block, or `None` if a slab must be added first.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Taken<S>> {
+        let slot = *self.partial.last()?;
+        let slab = self.slots[slot as usize].as_mut().expect("a listed slab");
+        let (block, recycled) = match slab.free.pop() {
+            Some(block) => (block, true),
+            None => {
+                slab.fresh += 1;
+                (slab.fresh - 1, false)
+            }
+        };
+        if slab.is_full() {
+            self.partial.pop();
+        }
+        self.used_blocks += 1;
+        Some(Taken { slab: slab.name, block, recycled })
+    }
+
+    /// Takes a block back. Returns its slab if that is wholly free and must be released.
+    #[inline]
+    pub(super) fn give(&mut self, slot: u32, block: u16) -> Option<Released<S>> {
+        let slab = self.slots[slot as usize].as_mut().expect("a slab in use");
+        assert!(block < slab.fresh && slab.used() > 0, "block {block} was not handed out");
+        let was_full = slab.is_full();
+        slab.free.push(block);
+        self.used_blocks -= 1;
+        if was_full {
+            slab.place_in_partial = self.partial.len() as u32;
+            self.partial.push(slot);
+        }
+        let slab = self.slots[slot as usize].as_ref().expect("a slab in use");
+        let is_spare = self.partial.len() == 1 && !self.closed;
+        (slab.used() == 0 && !is_spare).then(|| self.remove(slot))
+    }
+
+    /// Adds a slab of `capacity` free blocks; `name` is told its slot.
+    pub(super) fn add(&mut self, capacity: u16, name: impl FnOnce(u32) -> S) {
+        let slot = self.vacant.pop().unwrap_or(self.slots.len() as u32);
+        if slot as usize == self.slots.len() {
+            self.slots.push(None);
+        }
+        let place_in_partial = self.partial.len() as u32;
+        self.partial.push(slot);
+        let slab = Slab { name: name(slot), capacity, fresh: 0, free: Vec::new(), place_in_partial };
+        self.slots[slot as usize] = Some(slab);
+    }
+
+    /// Takes out every wholly free slab, to be released.
+    pub(super) fn trim(&mut self) -> Vec<Released<S>> {
+        let spare: Vec<u32> = self.partial.iter().copied().filter(|slot| self.is_unused(*slot)).collect();
+        spare.into_iter().map(|slot| self.remove(slot)).collect()
+    }
+
+    /// From now on keeps no wholly free slab; returns those that were kept.
+    pub(super) fn close(&mut self) -> Vec<Released<S>> {
+        self.closed = true;
+        self.trim()
+    }
+
+    pub(super) fn used_blocks(&self) -> usize {
+        self.used_blocks
+    }
+
+    pub(super) fn slabs(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    fn is_unused(&self, slot: u32) -> bool {
+        self.slots[slot as usize].as_ref().is_some_and(|slab| slab.used() == 0)
+    }
+
+    fn remove(&mut self, slot: u32) -> Released<S> {
+        let slab = self.slots[slot as usize].take().expect("a slab in use");
+        self.vacant.push(slot);
+        let place = slab.place_in_partial;
+        self.partial.swap_remove(place as usize);
+        if let Some(&moved) = self.partial.get(place as usize) {
+            self.slots[moved as usize].as_mut().expect("a listed slab").place_in_partial = place;
+        }
+        Released { slab: slab.name, fresh: slab.fresh }
+    }
+}
+
+impl<S> Slab<S> {
+    #[inline]
+    fn used(&self) -> usize {
+        usize::from(self.fresh) - self.free.len()
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.used() == usize::from(self.capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::{Released, Slabs};
+    use crate::mem::testing::Rng;
+
+    #[test]
+    fn blocks_are_handed_out_once_and_empty_slabs_come_back() {
+        for seed in 0..20 {
+            let mut rng = Rng::new(seed);
+            let mut slabs: Slabs<(u32, u32)> = Slabs::new();
+            let (mut added, mut used) = (0, HashSet::new());
+            let mut capacity = HashMap::new();
+            for step in 0..3_000 {
+                let grow = if step < 1_500 { 3 } else { 1 };
+                if rng.below(4) < grow {
+                    let Some(taken) = slabs.take() else {
+                        let blocks = 1 + rng.below(8) as u16;
+                        added += 1;
+                        slabs.add(blocks, |slot| (slot, added));
+                        capacity.insert(added, blocks);
+                        continue;
+                    };
+                    assert!(taken.block < capacity[&taken.slab.1], "seed {seed}, step {step}: {taken:?}");
+                    assert!(used.insert((taken.slab, taken.block)), "seed {seed}, step {step}: {taken:?}");
+                } else if let Some(&(slab, block)) = used.iter().min_by_key(|_| rng.below(1_000)) {
+                    used.remove(&(slab, block));
+                    let others = used.iter().any(|(held, _)| *held == slab);
+                    if let Some(released) = slabs.give(slab.0, block) {
+                        assert!(released.slab == slab && !others, "seed {seed}, step {step}");
+                        capacity.remove(&slab.1);
+                    }
+                }
+                assert_eq!(slabs.used_blocks(), used.len(), "seed {seed}, step {step}");
+                assert_eq!(slabs.slabs(), capacity.len(), "seed {seed}, step {step}");
+            }
+            for released in slabs.close() {
+                capacity.remove(&released.slab.1);
+            }
+            for (slab, block) in used {
+                if slabs.give(slab.0, block).is_some() {
+                    capacity.remove(&slab.1);
+                }
+            }
+            assert!(capacity.is_empty(), "seed {seed}: never released {capacity:?}");
+            assert_eq!((slabs.used_blocks(), slabs.slabs()), (0, 0), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_last_wholly_free_slab_stays_until_it_is_trimmed() {
+        let mut slabs = Slabs::new();
+        slabs.add(1, |slot| slot);
+        let first = slabs.take().unwrap();
+        assert!(!first.recycled);
+        assert_eq!(slabs.give(first.slab, first.block), None);
+        assert!(slabs.take().unwrap().recycled);
+        assert_eq!(slabs.trim(), []);
+        slabs.give(0, 0);
+        assert_eq!(slabs.trim(), [Released { slab: 0, fresh: 1 }]);
+        assert_eq!(slabs.take(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "was not handed out")]
+    fn a_block_returned_to_an_unused_slab_is_noticed() {
+        let mut slabs = Slabs::new();
+        slabs.add(4, |slot| slot);
+        slabs.take();
+        slabs.give(0, 0);
+        slabs.give(0, 0);
+    }
+}
