@@ -25,6 +25,25 @@ pub(crate) use modelled::{
     RwLock, RwLockReadGuard, RwLockWriteGuard, UnsafeCell, WaitTimeoutResult, fence, spin_loop, yield_now,
 };
 
+thread_local! {
+    static STRIPE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Where this thread last found room in something striped; zero until it was ever in another's way.
+///
+/// A hint that may be stale or shared: whatever uses it must be right for every value.
+#[inline]
+pub(crate) fn stripe_hint() -> usize {
+    STRIPE.try_with(std::cell::Cell::get).unwrap_or(0)
+}
+
+/// Remembers a stripe for [`stripe_hint`].
+#[inline]
+pub(crate) fn set_stripe_hint(stripe: usize) {
+    // A thread that is ending has no use for a hint.
+    let _ = STRIPE.try_with(|hint| hint.set(stripe));
+}
+
 /// What ordinary builds use.
 #[cfg(not(loom))]
 #[allow(dead_code, unused_imports)]

@@ -13,8 +13,8 @@
 //!   releases its slab, finds it intact; anything else was a write after free.
 //! * Lock order: class, then pool. Classes are only tried, never awaited, by who holds another one.
 //!
-//! Contention: all threads share stripe 0 until one finds a class of it locked and moves on to the
-//! next stripe, so one thread never pays for many and memory is never lost with a thread.
+//! Contention: all threads share stripe 0 until one finds a class locked and moves on to the next
+//! stripe, so a lone thread never pays for many. Stripes belong to no thread: none is lost with one.
 //!
 //! With the feature `malloc_pages`, and under Miri, every buffer is an allocation of its own.
 
@@ -33,7 +33,7 @@ use super::{
     runs::{CHUNK_PAGES_MAX, Run, RunPool},
     slabs::{Released, Slabs, Taken},
 };
-use crate::sync::{AtomicU32, Mutex, MutexGuard};
+use crate::sync::{AtomicU32, Mutex, MutexGuard, set_stripe_hint, stripe_hint};
 
 /// What freed bytes are overwritten with.
 pub(super) const POISON: u8 = 0xDE;
@@ -42,7 +42,7 @@ pub(super) const POISON: u8 = 0xDE;
 pub(super) const HEADER_BYTES: usize = size_of::<Header>().next_multiple_of(BLOCK_ALIGN);
 
 const BLOCK_ALIGN: usize = 16;
-const STRIPES: usize = 4;
+const STRIPES: usize = 8;
 const HUGE_BYTES: usize = CHUNK_PAGES_MAX * PAGE_BYTES;
 const HUGE_FROM_BYTES: usize = 16 << 20;
 const SMALL_CHUNK_BYTES: usize = 64 << 10;
@@ -196,15 +196,20 @@ impl Arena {
         (name, start)
     }
 
-    /// Locks the class in the first stripe where nobody holds it.
+    /// Locks the class in a stripe where nobody holds it, this thread's last one if it may be.
     #[inline]
     fn lock_some(&self, class: SizeClass) -> (u8, MutexGuard<'_, Slabs<SlabName>>) {
-        for number in 0..STRIPES - 1 {
+        let home = stripe_hint();
+        for number in (home..home + STRIPES).map(|number| number % STRIPES) {
             if let Some(slabs) = self.stripe(number).0[class.index()].try_lock() {
+                if number != home {
+                    set_stripe_hint(number);
+                }
                 return (number as u8, slabs);
             }
         }
-        ((STRIPES - 1) as u8, self.stripe(STRIPES - 1).0[class.index()].lock())
+        let last = home % STRIPES;
+        (last as u8, self.stripe(last).0[class.index()].lock())
     }
 
     #[cold]
