@@ -20,6 +20,7 @@
 
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    mem::ManuallyDrop,
     ptr::{self, NonNull},
     sync::{Arc, OnceLock},
 };
@@ -102,8 +103,8 @@ struct Pool {
     bytes: usize,
 }
 
-/// Memory mapped from the system.
-struct Mapping {
+/// Memory mapped from the system: zeros, and resident only where it was touched.
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
 }
@@ -393,7 +394,9 @@ impl Pool {
         } else {
             (self.bytes / 4).next_power_of_two().clamp(SMALL_CHUNK_BYTES, MIDDLE_CHUNK_BYTES)
         };
-        let mapping = Mapping::new(bytes);
+        let mapping = Mapping::new(bytes).unwrap_or_else(|| {
+            handle_alloc_error(Layout::from_size_align(bytes, PAGE_BYTES).expect("a small power of two"))
+        });
         let number = self.runs.add_chunk(bytes / PAGE_BYTES) as usize;
         if number == self.chunks.len() {
             self.chunks.push(None);
@@ -413,42 +416,53 @@ impl Pool {
 }
 
 impl Mapping {
-    /// Maps `bytes`; a huge page's worth lies on a huge page.
-    fn new(bytes: usize) -> Mapping {
-        let found = if bytes == HUGE_BYTES { Mapping::new_huge() } else { Mapping::anywhere(bytes) };
-        found.unwrap_or_else(|| {
-            handle_alloc_error(Layout::from_size_align(bytes, PAGE_BYTES).expect("a small power of two"))
-        })
-    }
-
-    fn new_huge() -> Option<Mapping> {
-        let first = Mapping::anywhere(HUGE_BYTES)?;
-        let mapping = if first.base.as_ptr().addr() % HUGE_BYTES == 0 {
+    /// Maps `bytes`, from a huge page's worth on aligned to one and advised to be such. `None` if the
+    /// system has no memory.
+    pub(crate) fn new(bytes: usize) -> Option<Mapping> {
+        if bytes < HUGE_BYTES {
+            return Mapping::anywhere(bytes);
+        }
+        let first = Mapping::anywhere(bytes)?;
+        let mapping = if first.base.as_ptr().addr().is_multiple_of(HUGE_BYTES) {
             first
         } else {
             drop(first);
-            Mapping::anywhere(2 * HUGE_BYTES)?.cut_to_huge()
+            Mapping::anywhere(bytes.checked_add(HUGE_BYTES)?)?.cut_to_huge(bytes)
         };
         // SAFETY: the range is this mapping. Refusal only means small pages.
-        let _ = unsafe { madvise(mapping.base.as_ptr().cast(), HUGE_BYTES, Advice::LinuxHugepage) };
+        let _ = unsafe { madvise(mapping.base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
         Some(mapping)
     }
 
-    /// Keeps the aligned part and unmaps what is before and after it.
-    fn cut_to_huge(self) -> Mapping {
+    /// The first byte. The caller keeps the length, and calls [`Mapping::from_raw`] or leaks it.
+    pub(crate) fn into_raw(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).base
+    }
+
+    /// Takes a mapping back, to unmap it.
+    ///
+    /// # Safety
+    ///
+    /// `base` is from [`Mapping::into_raw`] of a mapping of `bytes`, and this is its only return.
+    pub(crate) unsafe fn from_raw(base: NonNull<u8>, bytes: usize) -> Mapping {
+        Mapping { base, bytes }
+    }
+
+    /// Keeps `bytes` from the first huge page's start on and unmaps what is before and after them.
+    fn cut_to_huge(self, bytes: usize) -> Mapping {
         let before = self.base.as_ptr().addr().wrapping_neg() % HUGE_BYTES;
-        let after = self.bytes - before - HUGE_BYTES;
-        // SAFETY: both lie in this mapping, which is two huge pages long and at most one is skipped.
-        let huge = unsafe { self.base.add(before) };
+        let after = self.bytes - before - bytes;
+        // SAFETY: both lie in this mapping, which is one huge page longer than what is kept.
+        let kept = unsafe { self.base.add(before) };
         // SAFETY: as above.
-        let rest = unsafe { huge.add(HUGE_BYTES) };
+        let rest = unsafe { kept.add(bytes) };
         for (base, bytes) in [(self.base, before), (rest, after)] {
             if bytes > 0 {
                 drop(Mapping { base, bytes });
             }
         }
-        std::mem::forget(self);
-        Mapping { base: huge, bytes: HUGE_BYTES }
+        let _whole = ManuallyDrop::new(self);
+        Mapping { base: kept, bytes }
     }
 
     fn anywhere(bytes: usize) -> Option<Mapping> {
@@ -461,8 +475,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is this mapping's own and nothing in it is in use: a chunk is dropped wholly
-        // free, or with the arena, which every buffer keeps alive (MEM-2). A refusal leaks it.
+        // SAFETY: the range is this mapping's own, and who drops it vouches that nothing in it is used: a
+        // chunk goes wholly free, or with the arena, which every buffer keeps alive (MEM-2). A refusal
+        // leaks it.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }

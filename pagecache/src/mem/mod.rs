@@ -21,6 +21,7 @@ mod slabs;
 use std::{convert::Infallible, fmt, sync::Arc};
 
 use arena::Arena;
+pub(crate) use arena::Mapping;
 pub use buf::PageBuf;
 pub use prefetch::{prefetch, prefetch_read};
 
