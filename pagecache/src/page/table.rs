@@ -66,9 +66,11 @@ impl<T: ZeroInit> Table<T> {
         let (chunk, cell) = place(pid);
         // Acquire pairs with the Release in `install` (TABLE-2).
         let base = NonNull::new(self.chunks.get(chunk)?.load(Ordering::Acquire))?;
-        // SAFETY: a chunk holds every cell that `place` names in it, initialised before we could see it
-        // (TABLE-2), and stays where it is while `self` is borrowed (TABLE-1).
-        Some(unsafe { base.add(cell).as_ref() })
+        // SAFETY: a chunk holds every cell that `place` names in it.
+        let cell = unsafe { base.add(cell) };
+        // SAFETY: it was initialised before we could see it (TABLE-2), and stays where it is while `self`
+        // is borrowed (TABLE-1).
+        Some(unsafe { cell.as_ref() })
     }
 
     /// The cell of `pid`; the table grows to hold it.
