@@ -1,1 +1,367 @@
-//! (in progress)
+//! A store's files in a directory of the operating system.
+//!
+//! * Names are resolved against the directory's descriptor, opened once: neither a change of the
+//!   working directory nor a rename of the store's directory moves a store that is open.
+//! * Only regular files are opened, links are not followed, and no descriptor outlives an `exec`.
+//! * The lock file is never removed: its name would come to mean two files, with an owner each.
+//!
+//! Retrying after a signal and continuing a short read or write is std's part.
+
+use std::{
+    fs::{DirBuilder, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat},
+    io::{Errno, retry_on_intr},
+};
+
+use super::{FileId, Storage, SyncReason, operation::file_index, temp::TempDir};
+
+const LOCK_NAME: &str = "lock";
+/// How often the lock file may be replaced under us before that is an error.
+const LOCK_TRIES_MAX: u32 = 8;
+
+/// A directory of the operating system, with the files of [`FileId`] and a lock file.
+#[derive(Debug)]
+pub struct FileStorage {
+    dir: PathBuf,
+    dir_file: File,
+    /// Descriptors, opened when first needed. Written under while a name changes its meaning.
+    files: RwLock<[Option<Arc<File>>; FileId::ALL.len()]>,
+    lock: Mutex<Option<File>>,
+    /// Last, so that the directory goes after everything in it is closed.
+    _temporary: Option<TempDir>,
+}
+
+impl FileStorage {
+    /// Opens the directory `dir`, making it with mode 0700 if `create` is set and it is missing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it is missing and `create` is not set; `NotADirectory` if it is something else.
+    pub fn open(dir: &Path, create: bool) -> io::Result<FileStorage> {
+        if create {
+            make_dir(dir)?;
+        }
+        let dir_file = open_dir(dir)?;
+        Ok(FileStorage {
+            dir: dir.to_owned(),
+            dir_file,
+            files: RwLock::default(),
+            lock: Mutex::default(),
+            _temporary: None,
+        })
+    }
+
+    /// A fresh directory among the system's temporary files, removed with the value.
+    ///
+    /// # Errors
+    ///
+    /// If that directory cannot be made.
+    pub fn temporary() -> io::Result<FileStorage> {
+        let temporary = TempDir::new()?;
+        let storage = FileStorage::open(temporary.path(), false)?;
+        Ok(FileStorage { _temporary: Some(temporary), ..storage })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file's descriptor, opened if it is not yet.
+    fn file(&self, file: FileId) -> io::Result<Arc<File>> {
+        if let Some(open) = &self.files.read()[file_index(file)] {
+            return Ok(Arc::clone(open));
+        }
+        let mut files = self.files.write();
+        let slot = &mut files[file_index(file)];
+        if let Some(open) = slot {
+            return Ok(Arc::clone(open));
+        }
+        let opened = Arc::new(self.open_regular(file.name(), OFlags::empty())?);
+        *slot = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Opens a regular file for reading and writing; anything else is an error that says what it is.
+    fn open_regular(&self, name: &str, extra: OFlags) -> io::Result<File> {
+        // Non-blocking, since opening a pipe could wait for ever; regular files do not know the flag.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | extra;
+        let mode = Mode::RUSR | Mode::WUSR;
+        match retry_on_intr(|| openat(&self.dir_file, name, flags, mode)) {
+            Ok(opened) => {
+                self.expect_regular(name, &fstat(&opened)?)?;
+                Ok(File::from(opened))
+            }
+            Err(refused) => {
+                // "Too many links" or "no such device" hides what is there: look and say it.
+                if let Some(stat) = self.stat(name)? {
+                    self.expect_regular(name, &stat)?;
+                }
+                Err(refused.into())
+            }
+        }
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        match retry_on_intr(|| statat(&self.dir_file, name, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn expect_regular(&self, name: &str, stat: &Stat) -> io::Result<()> {
+        let found = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => return Ok(()),
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a pipe",
+            FileType::Socket => "a socket",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device",
+            _ => "not a file",
+        };
+        let path = self.dir.join(name);
+        let what = format!("{} is {found}, a regular file is needed; move it away", path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    }
+}
+
+impl Storage for FileStorage {
+    fn exists(&self, file: FileId) -> io::Result<bool> {
+        match self.stat(file.name())? {
+            None => Ok(false),
+            Some(stat) => self.expect_regular(file.name(), &stat).map(|()| true),
+        }
+    }
+
+    fn create(&self, file: FileId) -> io::Result<()> {
+        let mut files = self.files.write();
+        let slot = &mut files[file_index(file)];
+        *slot = None;
+        *slot = Some(Arc::new(self.open_regular(file.name(), OFlags::CREATE | OFlags::TRUNC)?));
+        Ok(())
+    }
+
+    fn len(&self, file: FileId) -> io::Result<u64> {
+        Ok(self.file(file)?.metadata()?.len())
+    }
+
+    fn read_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file(file)?.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file(file)?.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, file: FileId, len: u64) -> io::Result<()> {
+        self.file(file)?.set_len(len)
+    }
+
+    fn sync(&self, file: FileId, _reason: SyncReason) -> io::Result<()> {
+        self.file(file)?.sync_data()
+    }
+
+    fn rename(&self, from: FileId, to: FileId) -> io::Result<()> {
+        let mut files = self.files.write();
+        files[file_index(from)] = None;
+        files[file_index(to)] = None;
+        retry_on_intr(|| renameat(&self.dir_file, from.name(), &self.dir_file, to.name()))?;
+        Ok(())
+    }
+
+    fn remove(&self, file: FileId) -> io::Result<()> {
+        let mut files = self.files.write();
+        files[file_index(file)] = None;
+        retry_on_intr(|| unlinkat(&self.dir_file, file.name(), AtFlags::empty()))?;
+        Ok(())
+    }
+
+    fn sync_names(&self, reason: SyncReason) -> io::Result<()> {
+        self.dir_file.sync_all()?;
+        if reason == SyncReason::CreationName {
+            // An earlier run may have made the directory and died before its name was durable.
+            sync_parent(&self.dir_file)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        let mut lock = self.lock.lock();
+        if lock.is_some() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for _ in 0..LOCK_TRIES_MAX {
+            let file = self.open_regular(LOCK_NAME, OFlags::CREATE)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Somebody may have replaced the file between our open and our lock; a lock on a file
+            // without a name keeps nobody out.
+            let ours = fstat(&file)?;
+            let named = self.stat(LOCK_NAME)?;
+            if named.is_some_and(|named| (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)) {
+                *lock = Some(file);
+                return Ok(());
+            }
+        }
+        let what = format!("{} keeps being replaced; leave it alone", self.dir.join(LOCK_NAME).display());
+        Err(io::Error::other(what))
+    }
+
+    fn unlock(&self) {
+        // Closing the only descriptor gives the lock back.
+        drop(self.lock.lock().take());
+    }
+
+    fn path(&self, file: FileId) -> PathBuf {
+        self.dir.join(file.name())
+    }
+}
+
+fn open_dir(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    Ok(File::from(retry_on_intr(|| openat(CWD, path, flags, Mode::empty()))?))
+}
+
+/// Makes the directory and the missing ones above it, each durable before the next.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        make_dir(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => match dir.parent() {
+            Some(parent) => open_dir(parent)?.sync_all(),
+            None => Ok(()),
+        },
+        // Another opener came first; a file in the way shows when the directory is opened.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Syncs the directory above, unless we may not read it: then we did not put this one into it.
+fn sync_parent(dir: &File) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match retry_on_intr(|| openat(dir, "..", flags, Mode::empty())) {
+        Ok(parent) => File::from(parent).sync_all(),
+        Err(Errno::ACCESS | Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs, io,
+        os::unix::{
+            fs::{PermissionsExt, symlink},
+            net::UnixListener,
+        },
+        path::Path,
+    };
+
+    use super::{FileId, FileStorage, Storage, SyncReason, TempDir};
+
+    #[test]
+    fn a_missing_directory_is_not_found_unless_it_may_be_made() {
+        let temp = TempDir::new().unwrap();
+        let dir = temp.path().join("a/b");
+        assert_eq!(FileStorage::open(&dir, false).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!dir.exists());
+        let storage = FileStorage::open(&dir, true).unwrap();
+        storage.create(FileId::Log).unwrap();
+        storage.sync_names(SyncReason::CreationName).unwrap();
+        for (path, mode) in [(&dir, 0o700), (&storage.path(FileId::Log), 0o600)] {
+            let found = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found & !mode, 0, "{}: {found:o}", path.display());
+        }
+        FileStorage::open(&dir, true).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_directory_is_refused() {
+        let temp = TempDir::new().unwrap();
+        let dir = temp.path().join("plain");
+        fs::write(&dir, b"").unwrap();
+        for create in [false, true] {
+            let error = FileStorage::open(&dir, create).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_the_error_says_what_was_found() {
+        type Make = fn(&Path);
+        let cases: [(&str, Make); 4] = [
+            ("a directory", |path| fs::create_dir(path).unwrap()),
+            ("a symbolic link", |path| symlink("/dev/null", path).unwrap()),
+            ("a symbolic link", |path| symlink("missing", path).unwrap()),
+            ("a socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ];
+        for (found, make) in cases {
+            let storage = FileStorage::temporary().unwrap();
+            let path = storage.path(FileId::Pages);
+            make(&path);
+            let refusals = [
+                storage.exists(FileId::Pages).map(drop),
+                storage.create(FileId::Pages),
+                storage.len(FileId::Pages).map(drop),
+                storage.write_at(FileId::Pages, 0, b"x"),
+            ];
+            for refusal in refusals {
+                let text = refusal.unwrap_err().to_string();
+                assert!(text.contains(found) && text.contains(path.to_str().unwrap()), "{found}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_until_the_first_is_given_back() {
+        let first = FileStorage::temporary().unwrap();
+        let second = FileStorage::open(first.dir(), false).unwrap();
+        first.lock().unwrap();
+        assert_eq!(first.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(second.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        first.unlock();
+        second.lock().unwrap();
+        assert_eq!(first.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(second);
+        first.lock().unwrap();
+        assert!(first.dir().join("lock").exists());
+    }
+
+    #[test]
+    fn names_keep_their_meaning_when_the_directory_moves() {
+        let temp = TempDir::new().unwrap();
+        let storage = FileStorage::open(&temp.path().join("old"), true).unwrap();
+        fs::rename(temp.path().join("old"), temp.path().join("new")).unwrap();
+        storage.create(FileId::Log).unwrap();
+        assert!(temp.path().join("new/log").exists());
+    }
+
+    #[test]
+    fn a_temporary_directory_goes_with_its_storage() {
+        let storage = FileStorage::temporary().unwrap();
+        storage.create(FileId::Log).unwrap();
+        let dir = storage.dir().to_owned();
+        assert!(dir.is_dir());
+        drop(storage);
+        assert!(!dir.exists());
+    }
+}

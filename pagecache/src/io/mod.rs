@@ -1,9 +1,26 @@
 //! The only door to the operating system: files, time and threads, each behind a trait.
 //!
-//! [`file::FileStorage`], [`SystemClock`] and [`ThreadSpawner`] are the real ones; `sim` (feature
+//! [`FileStorage`], [`SystemClock`] and [`ThreadSpawner`] are the real ones; `sim` (feature
 //! `sim`) holds the same traits with crashes, faults and chosen schedules.
 
+mod clock;
+#[cfg(any(test, feature = "sim"))]
+mod counting;
+mod file;
+mod operation;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod spawn;
+mod temp;
+
 use std::{fmt, io, path::PathBuf, time::Duration};
+
+pub use clock::SystemClock;
+#[cfg(any(test, feature = "sim"))]
+pub use counting::{CountingStorage, Counts, Tally};
+pub use file::FileStorage;
+pub use operation::Operation;
+pub use spawn::ThreadSpawner;
 
 /// The files of a store. Everything that a store keeps lies in these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
