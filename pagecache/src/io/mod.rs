@@ -4,6 +4,8 @@
 //! `sim`) holds the same traits with crashes, faults and chosen schedules.
 
 mod clock;
+#[cfg(test)]
+mod conformance;
 #[cfg(any(test, feature = "sim"))]
 mod counting;
 mod file;

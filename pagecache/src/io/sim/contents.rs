@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::rng::{fold, mix};
+use super::rng::{fold, fold_fast, mix};
 
 pub(super) const CHUNK_BYTES: usize = 4096;
 
@@ -47,18 +47,24 @@ impl Chunk {
 
     /// Zero if all bytes are, as for a chunk that was never written.
     fn hash(&self) -> u64 {
-        *self.hash.get_or_init(|| {
-            let (words, _) = self.bytes.as_chunks::<8>();
-            let mut hash = 0;
-            let mut any = 0;
-            for word in words {
-                let word = u64::from_le_bytes(*word);
-                any |= word;
-                hash = fold(hash, word);
-            }
-            if any == 0 { 0 } else { mix(hash) }
-        })
+        *self.hash.get_or_init(|| hash_chunk(&self.bytes))
     }
+}
+
+/// Four lanes, since one multiplication would wait for the other; a crash image hashes what it changed.
+fn hash_chunk(bytes: &[u8; CHUNK_BYTES]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    let (rows, _) = words.as_chunks::<4>();
+    let mut lanes = [0; 4];
+    let mut any = 0;
+    for row in rows {
+        for (lane, word) in lanes.iter_mut().zip(row) {
+            let word = u64::from_le_bytes(*word);
+            any |= word;
+            *lane = fold_fast(*lane, word);
+        }
+    }
+    if any == 0 { 0 } else { lanes.into_iter().fold(0, |hash, lane| fold(hash, mix(lane))) }
 }
 
 /// The bytes of a file. Cloning is cheap.
@@ -121,6 +127,9 @@ impl Contents {
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
+        if len == self.len {
+            return;
+        }
         let (index, start) = place(len);
         let chunks = Arc::make_mut(&mut self.chunks);
         if len < self.len

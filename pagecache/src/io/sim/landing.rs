@@ -36,7 +36,7 @@ pub(super) struct Landing {
     len: u64,
     /// All below it was in the file before and was never cut off.
     floor: u64,
-    /// Sectors at or above the floor that landed since they were last cut off.
+    /// Sectors above the floor that landed since they were last cut off.
     written: BTreeSet<u64>,
 }
 
@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn a_write_is_cut_at_sector_borders() {
         let bytes: Vec<u8> = (0..1200_u32).map(|byte| byte as u8).collect();
-        let cases: [(u64, usize, &[(u64, usize)]); 5] = [
+        type Case<'c> = (u64, usize, &'c [(u64, usize)]);
+        let cases: [Case<'_>; 5] = [
             (0, 0, &[]),
             (0, 512, &[(0, 512)]),
             (511, 2, &[(511, 1), (512, 1)]),

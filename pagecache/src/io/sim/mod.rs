@@ -9,10 +9,14 @@
 
 mod chooser;
 mod contents;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod explore;
 mod fault;
 mod landing;
+#[cfg(test)]
+mod proof;
 mod rng;
 mod spawn;
 mod state;

@@ -226,3 +226,127 @@ impl Worker for SimWorker {
         panic!("job {} was joined but did not end in {JOIN_STEPS_MAX} steps", self.name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::Arc,
+        time::Duration,
+    };
+
+    use parking_lot::Mutex;
+
+    use super::{Next, Rng, SimClock, SimSpawner, Spawner, Worker};
+
+    type Journal = Arc<Mutex<Vec<&'static str>>>;
+
+    fn spawner() -> (Arc<SimClock>, SimSpawner) {
+        let clock = Arc::new(SimClock::new());
+        (Arc::clone(&clock), SimSpawner::new(clock))
+    }
+
+    /// A job that writes its name into the journal and says these things in turn, then `Done`.
+    fn spawn(spawner: &SimSpawner, name: &'static str, journal: &Journal, says: Vec<Next>) -> Box<dyn Worker> {
+        let journal = Arc::clone(journal);
+        let mut says = says.into_iter();
+        let job = move || {
+            journal.lock().push(name);
+            says.next().unwrap_or(Next::Done)
+        };
+        spawner.spawn(name, Box::new(job)).unwrap()
+    }
+
+    #[test]
+    fn a_job_is_ready_as_its_last_word_says() {
+        let (clock, spawner) = spawner();
+        let mut rng = Rng::new(1);
+        let journal = Journal::default();
+        let pause = Duration::from_millis(10);
+        let says = vec![Next::Again, Next::WhenWoken, Next::After(pause), Next::After(pause)];
+        let worker = spawn(&spawner, "job", &journal, says);
+        assert_eq!(spawner.run(&mut rng, 100), 2);
+        clock.advance(pause * 100);
+        assert_eq!(spawner.step(&mut rng), None, "time does not wake it");
+        worker.wake();
+        assert_eq!(spawner.run(&mut rng, 100), 1);
+        assert_eq!(spawner.next_due(), Some(pause * 101));
+        clock.advance(pause);
+        assert_eq!(spawner.run(&mut rng, 100), 1);
+        assert_eq!(spawner.live_jobs(), 1);
+        worker.wake();
+        assert_eq!(spawner.run(&mut rng, 100), 1, "a wake ends a pause");
+        assert_eq!((spawner.live_jobs(), spawner.next_due()), (0, None));
+        worker.wake();
+        assert_eq!(spawner.step(&mut rng), None);
+        assert_eq!(journal.lock().len(), 5);
+    }
+
+    #[test]
+    fn the_seed_decides_the_order() {
+        let order = |seed| {
+            let (_, spawner) = spawner();
+            let journal = Journal::default();
+            for name in ["a", "b", "c"] {
+                spawn(&spawner, name, &journal, vec![Next::Again; 10]);
+            }
+            assert_eq!(spawner.run(&mut Rng::new(seed), 1000), 33);
+            journal.lock().clone()
+        };
+        assert_eq!(order(1), order(1));
+        assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn a_step_may_wake_any_worker_and_join_itself() {
+        let (_, spawner) = spawner();
+        let workers: Arc<Mutex<Vec<Arc<dyn Worker>>>> = Arc::default();
+        let inside = Arc::clone(&workers);
+        let mut steps = 0;
+        let job = move || {
+            let all: Vec<Arc<dyn Worker>> = inside.lock().clone();
+            for worker in all {
+                worker.wake();
+                worker.join();
+            }
+            steps += 1;
+            if steps < 3 { Next::WhenWoken } else { Next::Done }
+        };
+        let worker: Arc<dyn Worker> = Arc::from(spawner.spawn("job", Box::new(job)).unwrap());
+        workers.lock().push(Arc::clone(&worker));
+        assert_eq!(spawner.run(&mut Rng::new(0), 100), 3, "a wake during a step is not lost");
+    }
+
+    #[test]
+    fn join_steps_the_job_to_its_end_and_the_others_that_it_waits_for() {
+        let (_, spawner) = spawner();
+        let ready = Arc::new(Mutex::new(false));
+        let seen = Arc::clone(&ready);
+        let waiting = move || if *seen.lock() { Next::Done } else { Next::WhenWoken };
+        let worker = spawner.spawn("waiting", Box::new(waiting)).unwrap();
+        let helping = move || {
+            *ready.lock() = true;
+            Next::Done
+        };
+        spawner.spawn("helping", Box::new(helping)).unwrap();
+        worker.join();
+        assert_eq!(spawner.live_jobs(), 0);
+        worker.join();
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_ends_the_job() {
+        let (_, spawner) = spawner();
+        let held = Arc::new(());
+        let inside = Arc::clone(&held);
+        let job = move || {
+            let _held = &inside;
+            std::panic::resume_unwind(Box::new("on purpose, past the hook"))
+        };
+        let worker = spawner.spawn("panicking", Box::new(job)).unwrap();
+        let step = catch_unwind(AssertUnwindSafe(|| spawner.step(&mut Rng::new(0))));
+        assert!(step.is_err());
+        assert_eq!((spawner.live_jobs(), Arc::strong_count(&held)), (0, 1));
+        worker.join();
+    }
+}

@@ -167,7 +167,7 @@ impl File {
     }
 
     fn hash(&self) -> u64 {
-        let mut hash = fold(self.visible.hash(), self.durable.hash());
+        let mut hash = fold(fold(0, self.visible.hash()), self.durable.hash());
         for Pending { change, stuck } in &self.pending {
             hash = fold(hash, u64::from(*stuck));
             hash = match change {
