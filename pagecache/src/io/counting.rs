@@ -4,9 +4,8 @@
 
 use std::{io, ops::Sub, path::PathBuf, sync::Arc};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::{FileId, Operation, Storage, SyncReason, operation::file_index};
+use crate::sync::{Condvar, Mutex};
 
 /// Wraps any storage and counts its calls.
 #[derive(Debug)]

@@ -15,13 +15,13 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, RwLock};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat},
     io::{Errno, retry_on_intr},
 };
 
 use super::{FileId, Storage, SyncReason, operation::file_index, temp::TempDir};
+use crate::sync::{Mutex, RwLock};
 
 const LOCK_NAME: &str = "lock";
 /// How often the lock file may be replaced under us before that is an error.

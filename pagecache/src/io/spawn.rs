@@ -10,9 +10,8 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use super::{Job, Next, Spawner, Worker};
+use crate::sync::{Condvar, Mutex};
 
 /// Runs each job on a named thread, which sleeps between steps as the job's [`Next`] says.
 ///
@@ -72,7 +71,8 @@ impl Alarm {
             match until {
                 None => self.changed.wait(&mut woken),
                 Some(until) => {
-                    if self.changed.wait_until(&mut woken, until).timed_out() {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if self.changed.wait_for(&mut woken, left).timed_out() {
                         break;
                     }
                 }

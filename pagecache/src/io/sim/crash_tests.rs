@@ -139,6 +139,18 @@ fn each_way_of_failing_to_sync_loses_bytes_in_its_own_way() {
 }
 
 #[test]
+fn a_late_sync_error_follows_the_file_to_its_new_name() {
+    let disk = disk_with_log(b"old");
+    let late = Effect::Sync(SyncFailure::Late);
+    disk.set_faults(FaultPlan::new().fault(Fault::once(1).on(Operation::Sync).with(late)));
+    disk.write_at(LOG, 0, b"new").unwrap();
+    disk.sync(LOG, SyncReason::Commit).unwrap();
+    disk.rename(LOG, FileId::Pages).unwrap();
+    disk.sync(FileId::Pages, SyncReason::Images).unwrap_err();
+    disk.sync(FileId::Pages, SyncReason::Images).unwrap();
+}
+
+#[test]
 fn syncs_that_lie_or_are_dropped_make_nothing_durable() {
     let drop_commit = FaultPlan::new().drop_reason(SyncReason::Commit);
     let cases = [

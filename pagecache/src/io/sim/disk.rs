@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
-use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::{
@@ -11,7 +10,10 @@ use super::{
     state::{Event, State, SyncOutcome},
     trace::{Mark, Trace},
 };
-use crate::io::{FileId, Operation, Storage, SyncReason};
+use crate::{
+    io::{FileId, Operation, Storage, SyncReason},
+    sync::Mutex,
+};
 
 /// The longest file. The bytes of a hole cost little, but not nothing.
 const FILE_BYTES_MAX: u64 = 1 << 36;
@@ -345,7 +347,15 @@ impl Storage for SimDisk {
     fn rename(&self, from: FileId, to: FileId) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.admit_whole(Operation::Rename, from)?;
-        inner.apply(Event::Rename { from, to })
+        inner.apply(Event::Rename { from, to })?;
+        if from != to {
+            // The file takes what its syncs still owe along; what it replaces is owed nothing.
+            inner.late.remove(&Some(to));
+            if inner.late.remove(&Some(from)) {
+                inner.late.insert(Some(to));
+            }
+        }
+        Ok(())
     }
 
     fn remove(&self, file: FileId) -> io::Result<()> {

@@ -4,10 +4,11 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-
 use super::rng::Rng;
-use crate::io::{Clock, Job, Next, Spawner, Worker};
+use crate::{
+    io::{Clock, Job, Next, Spawner, Worker},
+    sync::Mutex,
+};
 
 /// After so many steps without an end, `join` takes the job for stuck.
 const JOIN_STEPS_MAX: u32 = 1_000_000;
@@ -235,9 +236,8 @@ mod tests {
         time::Duration,
     };
 
-    use parking_lot::Mutex;
-
     use super::{Next, Rng, SimClock, SimSpawner, Spawner, Worker};
+    use crate::sync::Mutex;
 
     type Journal = Arc<Mutex<Vec<&'static str>>>;
 
@@ -247,7 +247,12 @@ mod tests {
     }
 
     /// A job that writes its name into the journal and says these things in turn, then `Done`.
-    fn spawn(spawner: &SimSpawner, name: &'static str, journal: &Journal, says: Vec<Next>) -> Box<dyn Worker> {
+    fn spawn(
+        spawner: &SimSpawner,
+        name: &'static str,
+        journal: &Journal,
+        says: Vec<Next>,
+    ) -> Box<dyn Worker> {
         let journal = Arc::clone(journal);
         let mut says = says.into_iter();
         let job = move || {

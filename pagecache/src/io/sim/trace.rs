@@ -3,14 +3,13 @@
 
 use std::fmt;
 
-use parking_lot::Mutex;
-
 use super::{
     chooser::Chooser,
     disk::SimDisk,
     rng::{fold, fold_bytes},
     state::{Event, State},
 };
+use crate::sync::Mutex;
 
 /// A number that a workload noted.
 #[derive(Clone, Copy, Debug)]
