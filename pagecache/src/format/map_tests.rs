@@ -1,0 +1,137 @@
+//! What the persisted page table must hold: its bytes, and an error for every other byte.
+
+use super::{Directory, Entry, MapPage, MapPageRef, checksum};
+use crate::ids::FragmentAddr;
+
+fn at(offset: u64, len: u32) -> FragmentAddr {
+    FragmentAddr { offset, len }
+}
+
+fn map_page() -> MapPage {
+    MapPage {
+        number: 3,
+        entries: vec![
+            (0, Entry::Present { seq: 1, parts: vec![at(8192, 100)] }),
+            (7, Entry::Free { seq: 300 }),
+            (
+                255,
+                Entry::Present {
+                    seq: u64::MAX,
+                    parts: vec![at(1, 2), at(3, 4), at(5, 6), at(u64::MAX / 2, u32::MAX)],
+                },
+            ),
+        ],
+    }
+}
+
+fn directory() -> Directory {
+    Directory {
+        page_bound: 1000,
+        map_pages: vec![
+            MapPageRef { number: 0, addr: at(8192, 50), crc: 0x0403_0201, has_free: true },
+            MapPageRef { number: 3, addr: at(9000, 60), crc: 0x0807_0605, has_free: false },
+        ],
+        recovery: Some((77, b"root".to_vec())),
+        tally_cut: -1,
+        tallies: vec![(1, -5), (0, i64::MAX)],
+        segments: vec![(0, 110), (9, u32::MAX)],
+    }
+}
+
+#[test]
+fn map_pages_read_back() {
+    let full = MapPage {
+        number: u64::MAX,
+        entries: (0..256)
+            .map(|n| (n, Entry::Present { seq: u64::from(n), parts: vec![at(u64::from(n) * 8192, 8192)] }))
+            .collect(),
+    };
+    assert_eq!(full.free_count(), 0);
+    assert_eq!(map_page().free_count(), 254);
+    for page in [MapPage { number: 0, entries: Vec::new() }, map_page(), full] {
+        let bytes = page.encode();
+        assert_eq!(MapPage::decode(&bytes, checksum(&bytes)), Ok(page));
+    }
+}
+
+#[test]
+fn directories_read_back() {
+    for directory in [Directory::default(), directory()] {
+        let bytes = directory.encode();
+        assert_eq!(Directory::decode(&bytes, checksum(&bytes)), Ok(directory));
+    }
+}
+
+#[test]
+fn bytes_are_these() {
+    let mut page = map_page();
+    page.entries.pop();
+    let want = [3, 2, 0xff, 1, 0, 1, 1, 0x80, 0x40, 100, 7, 0, 0xac, 2];
+    assert_eq!(page.encode(), want);
+
+    let want = [
+        0xe8, 7, 2, // bound, map pages
+        0, 1, 0x80, 0x40, 50, 1, 2, 3, 4, // 0
+        3, 0, 0xa8, 0x46, 60, 5, 6, 7, 8, // 3
+        1, 77, 0, 0, 0, 0, 0, 0, 0, 4, b'r', b'o', b'o', b't', // recovery
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // tally cut
+        2, 1, 9, 0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, // tallies
+        2, 0, 110, 9, 0xff, 0xff, 0xff, 0xff, 0xf, // segments
+    ];
+    assert_eq!(directory().encode(), want);
+}
+
+/// Every cut and every changed bit, against the checksum on record and against one that fits: the
+/// first must be an error, the second must not panic and, for cuts, be an error too.
+fn damage<T>(bytes: &[u8], decode: impl Fn(&[u8], u32) -> Result<T, crate::DecodeError>) {
+    let crc = checksum(bytes);
+    for len in 0..bytes.len() {
+        assert!(decode(&bytes[..len], crc).is_err(), "cut to {len} bytes");
+        assert!(decode(&bytes[..len], checksum(&bytes[..len])).is_err(), "cut to {len} bytes, sealed");
+    }
+    let mut changed = bytes.to_vec();
+    for bit in 0..bytes.len() * 8 {
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode(&changed, crc).is_err(), "bit {bit}");
+        let _must_not_panic = decode(&changed, checksum(&changed));
+        changed[bit / 8] ^= 1 << (bit % 8);
+    }
+    changed.push(0);
+    assert!(decode(&changed, checksum(&changed)).is_err(), "a byte too many");
+}
+
+#[test]
+fn every_changed_bit_and_every_cut_is_an_error() {
+    damage(&map_page().encode(), MapPage::decode);
+    damage(&directory().encode(), Directory::decode);
+}
+
+#[test]
+fn sealed_nonsense_is_an_error() {
+    let map_pages: [(&str, &[u8]); 6] = [
+        ("more entries than bytes", &[0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]),
+        ("a wrong free count", &[0, 0, 0]),
+        ("five fragments", &[0, 1, 0xff, 1, 0, 5, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("entries that do not ascend", &[0, 2, 0x80, 2, 4, 0, 1, 4, 0, 1]),
+        (
+            "an address past any file",
+            &[0, 1, 0xff, 1, 0, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1],
+        ),
+        ("a length past 32 bits", &[0, 1, 0xff, 1, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x80, 0x10]),
+    ];
+    for (name, bytes) in map_pages {
+        assert!(MapPage::decode(bytes, checksum(bytes)).is_err(), "{name}");
+    }
+    let directories: [(&str, &[u8]); 4] = [
+        (
+            "a map page twice",
+            &[0, 2, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        ("a flag of two", &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("a segment twice", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0, 1]),
+        ("a segment past 32 bits", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x80, 0x80, 0x80, 0x80, 0x10, 1]),
+    ];
+    for (name, bytes) in directories {
+        assert!(Directory::decode(bytes, checksum(bytes)).is_err(), "{name}");
+    }
+}
