@@ -1,0 +1,81 @@
+//! Reads one frame and believes nothing of it: place, length, owner and number must all agree.
+//!
+//! A frame of a running store is read under a [`Pin`]; while a store opens nothing is written, and
+//! frames are read by address.
+
+use crate::{
+    error::{DecodeError, Failure},
+    format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind},
+    ids::{FragmentAddr, PageSeq},
+    store::{pages::PagesFile, segments::Pin},
+};
+
+/// A verified frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    header: FrameHeader,
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) fn kind(&self) -> FrameKind {
+        self.header.kind
+    }
+
+    pub(crate) fn pid(&self) -> u64 {
+        self.header.pid
+    }
+
+    pub(crate) fn seq(&self) -> PageSeq {
+        self.header.seq
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[FRAME_HEADER_BYTES..]
+    }
+}
+
+impl PagesFile {
+    /// Reads the frame that is pinned: it belongs to `pid`, and has the number `seq` if one is given.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Corrupt`] naming the place.
+    pub(crate) fn read_pinned(&self, pin: &Pin, pid: u64, seq: Option<PageSeq>) -> Result<Frame, Failure> {
+        self.read_frame(pin.addr(), pid, seq)
+    }
+
+    /// As [`PagesFile::read_pinned`], while nothing can be written over the frame.
+    pub(crate) fn read_frame(
+        &self,
+        addr: FragmentAddr,
+        pid: u64,
+        seq: Option<PageSeq>,
+    ) -> Result<Frame, Failure> {
+        let corrupt = |found: DecodeError| self.corrupt(addr.offset, found);
+        self.layout().segments_of(addr).map_err(corrupt)?;
+        if u64::from(addr.len) > self.layout().segment_bytes() {
+            self.check_inside(addr)?; // before that much is allocated
+        }
+        let mut bytes = vec![0; addr.len as usize];
+        self.read(addr.offset, &mut bytes)?;
+        let (header, _) = self.seed().open(addr.offset, &bytes).map_err(corrupt)?;
+        if header.pid != pid || seq.is_some_and(|seq| seq != header.seq) {
+            let FrameHeader { pid: found_pid, seq: found_seq, .. } = header;
+            let wanted = seq.map_or(String::new(), |seq| format!(" at change {seq}"));
+            return Err(corrupt(DecodeError(format!(
+                "a frame of page {found_pid} at change {found_seq} where page {pid}{wanted} should be"
+            ))));
+        }
+        Ok(Frame { header, bytes })
+    }
+
+    fn check_inside(&self, addr: FragmentAddr) -> Result<(), Failure> {
+        let file_bytes = self.len()?;
+        if addr.offset.saturating_add(u64::from(addr.len)) <= file_bytes {
+            return Ok(());
+        }
+        let found = format!("the file ends at {file_bytes}, before the {} bytes needed here", addr.len);
+        Err(self.corrupt(addr.offset, DecodeError(found)))
+    }
+}

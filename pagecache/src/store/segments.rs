@@ -1,0 +1,502 @@
+//! Which segment holds how many live bytes, and when one may be written over.
+//!
+//! ```text
+//! Free --take--> Active --seal--> Sealed --last live byte released--> Dead --published--> Free
+//! ```
+//!
+//! * STORE-1: a segment is handed out only while no live byte lies in it, no superblock that a
+//!   crash could bring back refers to it, and nobody reads it.
+//! * STORE-2: a byte released before [`Segments::mark`] is absent from the checkpoint whose prefix
+//!   is fixed after it; so a dead segment is free once a checkpoint marked after its last release
+//!   is [`Segments::published`]. One emptied later waits for the next.
+//! * STORE-3: a frame just written has no owner yet; a [`Hold`] keeps its segment from dying until
+//!   its owner has retained it or given it up.
+//! * STORE-4: a reader counts itself with [`Segments::pin`], then looks at the page's word again:
+//!   if that still names the address, the release comes after the pin.
+//! * A count that would fall below zero marks its segment as miscounted: it is never handed out
+//!   again, and the next open counts afresh.
+//!
+//! One mutex, the innermost: nothing is called and nothing waits under it. It is taken for cold
+//! reads and for writes, next to which it costs nothing.
+
+use std::{collections::BTreeSet, ops::Range, path::PathBuf, sync::Arc};
+
+use crate::{
+    error::{DecodeError, Failure},
+    ids::FragmentAddr,
+    store::{layout::Layout, stats::StoreStats},
+    sync::{Mutex, MutexGuard},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Active,
+    Sealed,
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    state: State,
+    live_bytes: u64,
+    /// The latest checkpoint that may still refer to bytes released here, plus one.
+    released: u64,
+    holds: u32,
+    readers: u32,
+    /// Every byte of it was once written in this process: writing it again needs no new space.
+    written: bool,
+    sealed_at: u64,
+    miscounted: bool,
+}
+
+impl Segment {
+    fn new(state: State) -> Segment {
+        Segment {
+            state,
+            live_bytes: 0,
+            released: 0,
+            holds: 0,
+            readers: 0,
+            written: false,
+            sealed_at: 0,
+            miscounted: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Table {
+    list: Vec<Segment>,
+    free: BTreeSet<u32>,
+    dead: BTreeSet<u32>,
+    /// What the next [`Segments::mark`] returns.
+    now: u64,
+    published: u64,
+}
+
+/// A moment in the order of releases: what was released before it, a checkpoint fixed after it lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark(u64);
+
+/// Which segments a writer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Any, new ones too, but the reserve.
+    Any,
+    /// Only ones that need no new space, but the reserve.
+    Written,
+    /// Only ones that need no new space, the reserve too.
+    Reserve,
+}
+
+/// A segment as the cleaner sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedSegment {
+    pub(crate) segment: u32,
+    pub(crate) live_bytes: u64,
+    /// How many checkpoints were begun since it was sealed: its age.
+    pub(crate) age: u64,
+}
+
+/// The segments of one `pages` file.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    layout: Layout,
+    path: PathBuf,
+    /// Free written segments that only a checkpoint may take.
+    reserve: usize,
+    table: Mutex<Table>,
+}
+
+impl Segments {
+    /// Counts the frames that an open store refers to. `file_bytes` is the file's length.
+    ///
+    /// Segments that nobody refers to are dead, not free: the other superblock may still do so.
+    /// They are free after the first publication, marked and published like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Corrupt`] naming an address where no frame can lie, or past the file's end.
+    pub(crate) fn rebuild(
+        layout: Layout,
+        path: PathBuf,
+        reserve: usize,
+        live: impl IntoIterator<Item = FragmentAddr>,
+        file_bytes: u64,
+    ) -> Result<Segments, Failure> {
+        let segments = Segments::rebuild_counted(layout, path, reserve, &[], file_bytes)?;
+        for addr in live {
+            if addr.offset.saturating_add(u64::from(addr.len)) > file_bytes {
+                return Err(
+                    segments.corrupt(addr.offset, &format!("the file ends at {file_bytes}, inside a frame"))
+                );
+            }
+            segments.retain(addr)?;
+        }
+        Ok(segments)
+    }
+
+    /// As [`Segments::rebuild`], from the (segment, live bytes) that the directory lists.
+    pub(crate) fn rebuild_counted(
+        layout: Layout,
+        path: PathBuf,
+        reserve: usize,
+        counts: &[(u32, u32)],
+        file_bytes: u64,
+    ) -> Result<Segments, Failure> {
+        let len = layout.segments_in(file_bytes);
+        let table = Table {
+            list: vec![Segment { released: 1, ..Segment::new(State::Dead) }; len as usize],
+            free: BTreeSet::new(),
+            dead: (0..len).collect(),
+            now: 1,
+            published: 0,
+        };
+        let segments = Segments { layout, path, reserve, table: Mutex::new(table) };
+        for (segment, live_bytes) in counts {
+            let live_bytes = u64::from(*live_bytes);
+            if *segment >= len || live_bytes > layout.segment_bytes() {
+                let found = format!("segment {segment} cannot hold the {live_bytes} live bytes on record");
+                return Err(segments.corrupt(layout.segment_start(*segment), &found));
+            }
+            segments.table.lock().retain(*segment, live_bytes);
+        }
+        Ok(segments)
+    }
+
+    fn corrupt(&self, offset: u64, found: &str) -> Failure {
+        Failure::Corrupt { found: found.to_owned(), path: self.path.clone(), offset }
+    }
+
+    /// The segments of an address, all of which exist.
+    fn known(&self, table: &Table, addr: FragmentAddr) -> Result<Range<u32>, Failure> {
+        let touched = self.layout.segments_of(addr).and_then(|touched| match table.list.len() {
+            len if touched.end as usize <= len => Ok(touched),
+            len => Err(DecodeError(format!("a frame in segment {}, there are {len}", touched.start))),
+        });
+        touched.map_err(|e| self.corrupt(addr.offset, &e.0))
+    }
+
+    /// Counts the frame as live: a page's durable word, a map entry or a record refers to it now.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Corrupt`] if no frame can lie there.
+    pub(crate) fn retain(&self, addr: FragmentAddr) -> Result<(), Failure> {
+        let mut table = self.table.lock();
+        for segment in self.known(&table, addr)? {
+            table.retain(segment, self.layout.bytes_in(addr, segment));
+        }
+        Ok(())
+    }
+
+    /// Counts the frame as superseded. Call it after the change that superseded it has its place in
+    /// the list of map changes.
+    pub(crate) fn release(&self, addr: FragmentAddr) {
+        let mut table = self.table.lock();
+        let now = table.now;
+        self.release_at(&mut table, addr, now);
+    }
+
+    /// Counts the frame as superseded by the checkpoint of `mark` itself, as its older map pages
+    /// and directory are: it may go when that one is published.
+    pub(crate) fn release_under(&self, addr: FragmentAddr, mark: Mark) {
+        let mut table = self.table.lock();
+        self.release_at(&mut table, addr, mark.0);
+    }
+
+    fn release_at(&self, table: &mut Table, addr: FragmentAddr, released: u64) {
+        let Ok(touched) = self.known(table, addr) else { return };
+        for segment in touched {
+            table.release(segment, self.layout.bytes_in(addr, segment), released);
+        }
+    }
+
+    /// A mark for the checkpoint whose prefix is fixed **next**: take it before, or under the same
+    /// lock, so that everything released earlier is in the prefix.
+    pub(crate) fn mark(&self) -> Mark {
+        let mut table = self.table.lock();
+        let mark = Mark(table.now);
+        table.now += 1;
+        mark
+    }
+
+    /// The checkpoint of `mark` is in both superblocks, durably. Dead segments that it no longer
+    /// refers to are free.
+    pub(crate) fn published(&self, mark: Mark) {
+        let mut table = self.table.lock();
+        table.published = table.published.max(mark.0);
+        let dead: Vec<u32> = table.dead.iter().copied().collect();
+        for segment in dead {
+            table.settle(segment);
+        }
+    }
+
+    /// Keeps the frame's bytes in place while they are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Corrupt`] if no frame can lie there.
+    pub(crate) fn pin(self: &Arc<Segments>, addr: FragmentAddr) -> Result<Pin, Failure> {
+        let mut table = self.table.lock();
+        let touched = self.known(&table, addr)?;
+        for segment in touched.clone() {
+            table.at(segment).readers += 1;
+        }
+        Ok(Pin { segments: self.clone(), touched, addr })
+    }
+
+    /// Segments with live bytes, ascending, and how many: what a directory lists. Call it under the
+    /// lock that orders map changes, or the counts belong to no prefix.
+    pub(crate) fn live_table(&self) -> Vec<(u32, u32)> {
+        let table = self.table.lock();
+        let listed = table.list.iter().zip(0..).filter(|(segment, _)| segment.live_bytes > 0);
+        listed
+            .map(|(segment, number)| (number, u32::try_from(segment.live_bytes).unwrap_or(u32::MAX)))
+            .collect()
+    }
+
+    /// Segments that could be cleaned.
+    pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
+        let table = self.table.lock();
+        let sealed = table.list.iter().zip(0..).filter(|(segment, _)| segment.state == State::Sealed);
+        sealed
+            .map(|(found, segment)| SealedSegment {
+                segment,
+                live_bytes: found.live_bytes,
+                age: table.now - found.sealed_at,
+            })
+            .collect()
+    }
+
+    /// Live bytes and segments by state, for a file of `file_bytes`.
+    pub(crate) fn stats(&self, file_bytes: u64) -> StoreStats {
+        let table = self.table.lock();
+        let mut stats = StoreStats { file_bytes, ..StoreStats::default() };
+        let in_file = self.layout.segments_in(file_bytes) as usize;
+        for (number, segment) in table.list.iter().enumerate() {
+            stats.live_bytes += segment.live_bytes;
+            stats.miscounted += u64::from(segment.miscounted);
+            *match segment.state {
+                State::Free if number >= in_file => continue,
+                State::Free => &mut stats.free,
+                State::Active => &mut stats.active,
+                State::Sealed => &mut stats.sealed,
+                State::Dead => &mut stats.dead,
+            } += 1;
+        }
+        stats
+    }
+
+    /// Takes the lowest `count` neighbouring segments that `choice` allows, to write frames into.
+    pub(crate) fn take(&self, count: u32, choice: Choice) -> Option<Taken> {
+        let mut table = self.table.lock();
+        let first = table.find(count, choice, self.reserve)?;
+        let end = first.checked_add(count)?;
+        while table.list.len() < end as usize {
+            table.list.push(Segment::new(State::Free));
+        }
+        let written = (first..end).all(|segment| table.at(segment).written);
+        for segment in first..end {
+            table.free.remove(&segment);
+            table.at(segment).state = State::Active;
+        }
+        Some(Taken { first, count, written })
+    }
+
+    /// Gives back what was taken and holds nothing that anybody knows of.
+    pub(crate) fn put_back(&self, taken: Taken) {
+        let mut table = self.table.lock();
+        for segment in taken.first..taken.first + taken.count {
+            table.at(segment).state = State::Free;
+            table.free.insert(segment);
+        }
+    }
+
+    /// Keeps the segments of a frame just written from dying.
+    pub(crate) fn hold(self: &Arc<Segments>, addr: FragmentAddr) -> Result<Hold, Failure> {
+        let mut table = self.table.lock();
+        let touched = self.known(&table, addr)?;
+        for segment in touched.clone() {
+            table.at(segment).holds += 1;
+        }
+        Ok(Hold { segments: self.clone(), touched })
+    }
+
+    /// Nothing more will be appended to the segment; `written` says that it was filled to its end.
+    pub(crate) fn seal(&self, segment: u32, written: bool) {
+        let mut table = self.table.lock();
+        let now = table.now;
+        let found = table.at(segment);
+        found.state = State::Sealed;
+        found.sealed_at = now;
+        found.written |= written;
+        table.settle(segment);
+    }
+
+    /// How many more free written segments the reserve needs.
+    pub(crate) fn reserve_missing(&self) -> usize {
+        self.reserve.saturating_sub(self.table.lock().written_free())
+    }
+
+    /// Says that a free segment taken for the reserve was written whole, and gives it back.
+    pub(crate) fn put_into_reserve(&self, taken: Taken) {
+        {
+            let mut table = self.table.lock();
+            for segment in taken.first..taken.first + taken.count {
+                table.at(segment).written = true;
+            }
+        }
+        self.put_back(taken);
+    }
+
+    /// How many segments the file must keep: all up to the last that is not free, and the reserve.
+    /// Those behind are forgotten as written. The caller cuts the file before it takes another.
+    pub(crate) fn cut(&self) -> u32 {
+        let mut table = self.table.lock();
+        let kept: Vec<u32> = table.written_free_list().take(self.reserve).collect();
+        let used = table.list.iter().rposition(|segment| segment.state != State::Free);
+        let used_end = used.map_or(0, |last| last as u32 + 1);
+        let end = kept.last().map_or(used_end, |last| used_end.max(last + 1));
+        for segment in &mut table.list[end as usize..] {
+            segment.written = false;
+        }
+        end
+    }
+
+    fn unpin(&self, touched: Range<u32>) {
+        let mut table: MutexGuard<'_, Table> = self.table.lock();
+        for segment in touched {
+            table.at(segment).readers -= 1;
+            table.settle(segment);
+        }
+    }
+
+    fn unhold(&self, touched: Range<u32>) {
+        let mut table = self.table.lock();
+        for segment in touched {
+            table.at(segment).holds -= 1;
+            table.settle(segment);
+        }
+    }
+}
+
+impl Table {
+    fn at(&mut self, segment: u32) -> &mut Segment {
+        &mut self.list[segment as usize]
+    }
+
+    fn retain(&mut self, segment: u32, bytes: u64) {
+        let found = self.at(segment);
+        found.live_bytes += bytes;
+        if matches!(found.state, State::Dead | State::Free) {
+            found.state = State::Sealed;
+            self.dead.remove(&segment);
+            self.free.remove(&segment);
+        }
+    }
+
+    fn release(&mut self, segment: u32, bytes: u64, released: u64) {
+        let found = self.at(segment);
+        found.released = found.released.max(released);
+        match found.live_bytes.checked_sub(bytes) {
+            Some(left) => found.live_bytes = left,
+            None => found.miscounted = true,
+        }
+        self.settle(segment);
+    }
+
+    /// Sealed to dead to free, as far as nothing stands against it.
+    fn settle(&mut self, segment: u32) {
+        let published = self.published;
+        let found = self.at(segment);
+        let is_empty = found.live_bytes == 0 && found.holds == 0 && !found.miscounted;
+        if found.state == State::Sealed && is_empty {
+            found.state = State::Dead;
+            self.dead.insert(segment);
+        }
+        let found = self.at(segment);
+        if found.state == State::Dead && found.released <= published && found.readers == 0 {
+            found.state = State::Free;
+            self.dead.remove(&segment);
+            self.free.insert(segment);
+        }
+    }
+
+    fn written_free_list(&self) -> impl Iterator<Item = u32> {
+        self.free.iter().copied().filter(|segment| self.list[*segment as usize].written)
+    }
+
+    fn written_free(&self) -> usize {
+        self.written_free_list().count()
+    }
+
+    /// The first of the lowest `count` neighbours that may be taken.
+    fn find(&self, count: u32, choice: Choice, reserve: usize) -> Option<u32> {
+        let spare = match choice {
+            Choice::Reserve => usize::MAX,
+            Choice::Any | Choice::Written => self.written_free().saturating_sub(reserve),
+        };
+        let fits = |first: &u32| {
+            let mut written = 0;
+            let all_free = (*first..first.saturating_add(count)).all(|segment| {
+                let found = self.list.get(segment as usize);
+                written += usize::from(found.is_some_and(|found| found.written));
+                found.is_none_or(|found| found.state == State::Free)
+            });
+            let needs_space = written < count as usize;
+            all_free && written <= spare && (choice == Choice::Any || !needs_space)
+        };
+        let new = u32::try_from(self.list.len()).ok()?;
+        self.free.iter().copied().chain([new]).find(fits)
+    }
+}
+
+/// Segments handed out to be written.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "segments that are taken are to be sealed or put back"]
+pub(crate) struct Taken {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    /// Writing them needs no new space.
+    pub(crate) written: bool,
+}
+
+/// Keeps the bytes of one frame in place while they are read.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    segments: Arc<Segments>,
+    touched: Range<u32>,
+    addr: FragmentAddr,
+}
+
+impl Pin {
+    /// The frame's address.
+    pub(crate) fn addr(&self) -> FragmentAddr {
+        self.addr
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.segments.unpin(self.touched.clone());
+    }
+}
+
+/// Keeps the segments of a frame that has no owner yet.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    segments: Arc<Segments>,
+    touched: Range<u32>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.segments.unhold(self.touched.clone());
+    }
+}
+
+#[cfg(test)]
+#[path = "segments_tests.rs"]
+mod tests;

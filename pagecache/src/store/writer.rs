@@ -1,0 +1,299 @@
+//! Appends frames to segments, many with one write.
+//!
+//! A [`Batch`] collects frames in memory, without a lock; every full megabyte, and the rest at
+//! [`Batch::finish`], is placed, sealed with its place and written, one batch at a time.
+//!
+//! * An address exists only once its frame is written: `finish` returns them all.
+//! * P-10: [`FrameWriter::make_durable`] ends the block before it syncs, so no block with bytes that
+//!   a superblock or record may come to refer to is written again; the gap is dead bytes.
+//! * A full disk changes nothing: segments taken are given back, the file is cut to its old length,
+//!   the batch keeps its frames and may be finished again later. Any other failure is poison.
+//! * When the file cannot grow, frames go into free segments that were written before. The last few
+//!   of those, the reserve, are for checkpoints, so that a full disk can always be emptied.
+//!
+//! Which segments are free is [`super::segments`]' business, where frames go [`super::placement`]'s.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::{
+    error::Failure,
+    format::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind},
+    ids::{FragmentAddr, PageSeq},
+    io::SyncReason,
+    store::{
+        pages::PagesFile,
+        placement::{Plan, Tail, place},
+        segments::{Choice, Hold, Segments},
+        stats::StoreStats,
+    },
+    sync::Mutex,
+};
+
+/// A batch is written whenever it reaches this many bytes.
+const FLUSH_BYTES: usize = 1 << 20;
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What frames are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Write-back, cleaning, large values.
+    Ordinary,
+    /// A checkpoint, and whatever lets one finish: may use the reserve.
+    Checkpoint,
+}
+
+#[derive(Debug)]
+struct Position {
+    tail: Option<Tail>,
+    file_bytes: u64,
+}
+
+/// The one place where the segments of a `pages` file are written.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    file: PagesFile,
+    segments: Arc<Segments>,
+    position: Mutex<Position>,
+}
+
+impl FrameWriter {
+    /// Appends behind nothing: the first frame takes a free segment.
+    pub(crate) fn new(file: PagesFile, segments: Arc<Segments>) -> Result<FrameWriter, Failure> {
+        let position = Mutex::new(Position { tail: None, file_bytes: file.len()? });
+        Ok(FrameWriter { file, segments, position })
+    }
+
+    /// Begins to collect frames.
+    pub(crate) fn batch(&self, purpose: Purpose) -> Batch<'_> {
+        Batch { writer: self, purpose, bytes: Vec::new(), pending: Vec::new(), done: Written::default() }
+    }
+
+    /// Makes the next frame start on a new block.
+    pub(crate) fn seal_blocks(&self) {
+        if let Some(tail) = &mut self.position.lock().tail {
+            tail.used = self.file.layout().block_up(tail.used);
+        }
+    }
+
+    /// Makes every finished batch durable, and safe from later writes.
+    pub(crate) fn make_durable(&self) -> Result<(), Failure> {
+        self.seal_blocks();
+        self.file.sync(SyncReason::Images)
+    }
+
+    /// Fills the reserve up with written segments. A store that cannot fill it still works; it may
+    /// be unable to checkpoint on a full disk.
+    pub(crate) fn ensure_reserve(&self) -> Result<(), Failure> {
+        let mut position = self.position.lock();
+        let layout = self.file.layout();
+        while self.segments.reserve_missing() > 0 {
+            let Some(taken) = self.segments.take(1, Choice::Any) else { return Ok(()) };
+            let start = layout.segment_start(taken.first);
+            let end = start + layout.segment_bytes();
+            if let Err(failure) = self.fill(start..end) {
+                self.segments.put_back(taken);
+                self.give_back(&position, end)?;
+                return Err(failure);
+            }
+            position.file_bytes = position.file_bytes.max(end);
+            self.segments.put_into_reserve(taken);
+        }
+        Ok(())
+    }
+
+    /// Cuts off the free segments at the file's end, but the reserve. Free ones are behind a durable
+    /// checkpoint, so nothing that could come back refers to them.
+    pub(crate) fn shrink(&self) -> Result<(), Failure> {
+        let mut position = self.position.lock();
+        let end = self.file.layout().segment_start(self.segments.cut());
+        if end < position.file_bytes {
+            self.file.cut(end)?;
+            position.file_bytes = end;
+        }
+        Ok(())
+    }
+
+    /// Bytes, and segments by state.
+    pub(crate) fn stats(&self) -> StoreStats {
+        let file_bytes = self.position.lock().file_bytes;
+        self.segments.stats(file_bytes)
+    }
+
+    fn append(&self, batch: &mut Batch<'_>) -> Result<(), Failure> {
+        self.file.check()?;
+        let mut position = self.position.lock();
+        let second = match batch.purpose {
+            Purpose::Ordinary => Choice::Written,
+            Purpose::Checkpoint => Choice::Reserve,
+        };
+        let growing = match self.append_into(&mut position, batch, Choice::Any) {
+            Err(full @ Failure::DiskFull { .. }) => full,
+            settled => return settled,
+        };
+        match self.append_into(&mut position, batch, second) {
+            Err(Failure::DiskFull { .. }) => Err(growing),
+            settled => settled,
+        }
+    }
+
+    fn append_into(
+        &self,
+        position: &mut Position,
+        batch: &mut Batch<'_>,
+        choice: Choice,
+    ) -> Result<(), Failure> {
+        let frames = batch.pending.iter().map(|frame| frame.bytes.clone());
+        let Some(plan) = place(self.file.layout(), &self.segments, choice, position.tail, frames) else {
+            return Err(Failure::DiskFull { path: self.file.path(), needed: batch.bytes.len() as u64 });
+        };
+        for (frame, offset) in batch.pending.iter().zip(&plan.offsets) {
+            self.file.seed().seal(*offset, &mut batch.bytes[frame.bytes.clone()]);
+        }
+        let end = plan.end();
+        if let Err(failure) = self.write(&plan, &batch.bytes) {
+            plan.abandon(&self.segments);
+            self.give_back(position, end)?;
+            return Err(failure);
+        }
+        position.file_bytes = position.file_bytes.max(end);
+        position.tail = plan.tail;
+        for (frame, offset) in batch.pending.drain(..).zip(&plan.offsets) {
+            let addr = FragmentAddr { offset: *offset, len: frame.bytes.len() as u32 };
+            batch.done.holds.push(self.segments.hold(addr)?);
+            batch.done.frames.push(WrittenFrame { pid: frame.pid, seq: frame.seq, kind: frame.kind, addr });
+        }
+        batch.bytes.clear();
+        for (segment, written) in plan.sealed {
+            self.segments.seal(segment, written);
+        }
+        Ok(())
+    }
+
+    fn write(&self, plan: &Plan, bytes: &[u8]) -> Result<(), Failure> {
+        for run in &plan.runs {
+            self.file.write(run.offset, &bytes[run.bytes.clone()])?;
+        }
+        plan.fills.iter().try_for_each(|fill| self.fill(fill.clone()))
+    }
+
+    fn fill(&self, range: Range<u64>) -> Result<(), Failure> {
+        let mut offset = range.start;
+        while offset < range.end {
+            let len = (range.end - offset).min(ZEROS.len() as u64) as usize;
+            self.file.write(offset, &ZEROS[..len])?;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what a failed write up to `end` may have added to the file.
+    fn give_back(&self, position: &Position, end: u64) -> Result<(), Failure> {
+        if end > position.file_bytes {
+            self.file.cut(position.file_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    bytes: Range<usize>,
+    pid: u64,
+    seq: PageSeq,
+    kind: FrameKind,
+}
+
+/// One frame that is in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenFrame {
+    pub(crate) pid: u64,
+    pub(crate) seq: PageSeq,
+    pub(crate) kind: FrameKind,
+    pub(crate) addr: FragmentAddr,
+}
+
+/// Frames that are in the file and have no owner yet. While this lives their bytes stay: retain
+/// what you refer to, then drop it. What nobody retained is dead.
+#[derive(Debug, Default)]
+#[must_use = "frames that are not retained before this is dropped are lost"]
+pub(crate) struct Written {
+    frames: Vec<WrittenFrame>,
+    holds: Vec<Hold>,
+}
+
+impl Written {
+    /// In the order they were pushed.
+    pub(crate) fn frames(&self) -> &[WrittenFrame] {
+        &self.frames
+    }
+}
+
+/// Frames on their way into the file.
+#[derive(Debug)]
+pub(crate) struct Batch<'w> {
+    writer: &'w FrameWriter,
+    purpose: Purpose,
+    bytes: Vec<u8>,
+    pending: Vec<Pending>,
+    done: Written,
+}
+
+impl Batch<'_> {
+    /// Adds a frame, whose payload `fill` writes into exactly `payload_bytes` zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::TooLarge`], or that of writing the frames before it; then this one was not added.
+    pub(crate) fn push(
+        &mut self,
+        pid: u64,
+        seq: PageSeq,
+        kind: FrameKind,
+        payload_bytes: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Failure> {
+        if payload_bytes > FRAME_PAYLOAD_BYTES_MAX {
+            let (bytes, limit) = (payload_bytes as u64, FRAME_PAYLOAD_BYTES_MAX as u64);
+            return Err(Failure::TooLarge { what: "page", bytes, limit, remedy: "split the page" });
+        }
+        let frame_bytes = FRAME_HEADER_BYTES + payload_bytes;
+        // A fill that panicked may have left its bytes behind the last frame.
+        self.bytes.truncate(self.pending.last().map_or(0, |frame| frame.bytes.end));
+        if !self.bytes.is_empty() && self.bytes.len() + frame_bytes > FLUSH_BYTES {
+            self.flush()?;
+        }
+        let start = self.bytes.len();
+        self.bytes.resize(start + frame_bytes, 0);
+        let frame = &mut self.bytes[start..];
+        let (header, payload) = frame.split_first_chunk_mut().expect("a frame is longer than its header");
+        FrameHeader { pid, seq, kind, payload_bytes: payload_bytes as u32 }.encode(header);
+        fill(payload);
+        self.pending.push(Pending { bytes: start..start + frame_bytes, pid, seq, kind });
+        Ok(())
+    }
+
+    /// Writes what is collected, and says where all of the batch's frames are. They are durable
+    /// after [`FrameWriter::make_durable`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::DiskFull`] leaves the batch as it was, to be finished again later or dropped.
+    pub(crate) fn finish(&mut self) -> Result<Written, Failure> {
+        self.flush()?;
+        Ok(std::mem::take(&mut self.done))
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let writer = self.writer;
+        writer.append(self)
+    }
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
