@@ -305,6 +305,19 @@ impl Segments {
         Some(Taken { first, count, written })
     }
 
+    /// Takes the segment that the file ends in, if it has live bytes and room, and says where its
+    /// first block past the end starts: nothing can refer to what the file never held.
+    pub(crate) fn resume(&self, file_bytes: u64) -> Option<(u32, u64)> {
+        let mut table = self.table.lock();
+        let segment = self.layout.segments_in(file_bytes).checked_sub(1)?;
+        let used = self.layout.block_up(file_bytes - self.layout.segment_start(segment));
+        if used == self.layout.segment_bytes() || table.at(segment).state != State::Sealed {
+            return None;
+        }
+        table.at(segment).state = State::Active;
+        Some((segment, used))
+    }
+
     /// Gives back what was taken and holds nothing that anybody knows of.
     pub(crate) fn put_back(&self, taken: Taken) {
         let mut table = self.table.lock();

@@ -82,6 +82,20 @@ fn what_a_checkpoint_supersedes_goes_with_it() {
     assert_eq!(next(&segments), 0, "released after its publication");
 }
 
+/// Checkpoint N is being written. Byte a of a segment is superseded behind its prefix, then byte b by
+/// N itself. N refers to a, so the segment waits for the one after N.
+#[test]
+fn the_latest_release_decides() {
+    let (segments, _) = with_sealed(1);
+    let mark = segments.mark();
+    segments.release(addr(0, 0, 1000));
+    segments.release_under(addr(0, 1000, SEGMENT - 1000), mark);
+    segments.published(mark);
+    assert_eq!(next(&segments), 1);
+    segments.published(segments.mark());
+    assert_eq!(next(&segments), 0);
+}
+
 #[test]
 fn a_reader_and_a_frame_without_owner_keep_their_segment() {
     let (segments, addrs) = with_sealed(1);

@@ -59,10 +59,13 @@ pub(crate) struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// Appends behind nothing: the first frame takes a free segment.
+    /// Goes on behind the end of the file, if it ends in a segment with live bytes; else the first
+    /// frame takes a free segment.
     pub(crate) fn new(file: PagesFile, segments: Arc<Segments>) -> Result<FrameWriter, Failure> {
-        let position = Mutex::new(Position { tail: None, file_bytes: file.len()? });
-        Ok(FrameWriter { file, segments, position })
+        let file_bytes = file.len()?;
+        let resumed = segments.resume(file_bytes);
+        let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
+        Ok(FrameWriter { file, segments, position: Mutex::new(Position { tail, file_bytes }) })
     }
 
     /// Begins to collect frames.

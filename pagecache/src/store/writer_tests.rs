@@ -125,6 +125,31 @@ fn a_published_block_is_never_written_again() {
 }
 
 #[test]
+fn a_reopened_store_goes_on_behind_the_end_of_its_file() {
+    for (frames, is_live, want) in [
+        (vec![100], true, 512),
+        (vec![512], true, 512),
+        (vec![2000, 600], true, 2048 + 1024),
+        (vec![1700], true, 2048),
+        (vec![100], false, 0),
+    ] {
+        let store = store(0);
+        let written = store.write(&frames);
+        let live = written.frames().iter().map(|frame| frame.addr).filter(|_| is_live);
+        let file_bytes = store.file.len().expect("no failure");
+        let segments = Segments::rebuild(store.file.layout(), store.file.path(), 0, live, file_bytes);
+        let segments = Arc::new(segments.expect("nothing is wrong"));
+        let writer = FrameWriter::new(store.file.clone(), segments.clone()).expect("no failure");
+        segments.published(segments.mark());
+        let reopened = Store { disk: store.disk.clone(), file: store.file.clone(), segments, writer };
+        assert_eq!(offsets(&reopened.write(&[100])), [want], "{frames:?}");
+        if is_live {
+            reopened.check(&written);
+        }
+    }
+}
+
+#[test]
 fn a_scan_finds_every_frame_past_padding_rests_and_damage() {
     let store = store(0);
     store.write(&[100, 200]);
