@@ -2,7 +2,8 @@
 //!
 //! * [`layout`] says where blocks and segments lie; [`pages`] reads and writes them.
 //! * [`superblocks`] creates a store, finds the newest superblock and publishes the next.
-//! * [`segments`] counts live bytes and says which segment may be written over, and when.
+//! * [`segments`] counts live bytes and says which segment may be written over, and when; its
+//!   states are in [`table`].
 //! * [`writer`] appends frames, [`placement`] decides where they go.
 //! * [`reader`] reads one frame, [`scan`] all of one segment.
 //!
@@ -16,6 +17,7 @@ pub(crate) mod scan;
 pub(crate) mod segments;
 pub(crate) mod stats;
 pub(crate) mod superblocks;
+mod table;
 pub(crate) mod writer;
 
 #[cfg(test)]

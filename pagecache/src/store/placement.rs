@@ -12,7 +12,8 @@ use std::ops::Range;
 
 use crate::store::{
     layout::Layout,
-    segments::{Choice, Segments, Taken},
+    segments::{Segments, Taken},
+    table::Choice,
 };
 
 /// Where the next frame goes.

@@ -16,79 +16,25 @@
 //! * A count that would fall below zero marks its segment as miscounted: it is never handed out
 //!   again, and the next open counts afresh.
 //!
-//! One mutex, the innermost: nothing is called and nothing waits under it. It is taken for cold
-//! reads and for writes, next to which it costs nothing.
+//! One mutex around the [`Table`], the innermost: nothing is called and nothing waits under it. It is
+//! taken for cold reads and for writes, next to which it costs nothing.
 
-use std::{collections::BTreeSet, ops::Range, path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use crate::{
     error::{DecodeError, Failure},
     ids::FragmentAddr,
-    store::{layout::Layout, stats::StoreStats},
-    sync::{Mutex, MutexGuard},
+    store::{
+        layout::Layout,
+        stats::StoreStats,
+        table::{Choice, State, Table},
+    },
+    sync::Mutex,
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free,
-    Active,
-    Sealed,
-    Dead,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    state: State,
-    live_bytes: u64,
-    /// The latest checkpoint that may still refer to bytes released here, plus one.
-    released: u64,
-    holds: u32,
-    readers: u32,
-    /// Every byte of it was once written in this process: writing it again needs no new space.
-    written: bool,
-    sealed_at: u64,
-    miscounted: bool,
-}
-
-impl Segment {
-    fn new(state: State) -> Segment {
-        Segment {
-            state,
-            live_bytes: 0,
-            released: 0,
-            holds: 0,
-            readers: 0,
-            written: false,
-            sealed_at: 0,
-            miscounted: false,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Table {
-    list: Vec<Segment>,
-    free: BTreeSet<u32>,
-    dead: BTreeSet<u32>,
-    /// What the next [`Segments::mark`] returns.
-    now: u64,
-    published: u64,
-}
 
 /// A moment in the order of releases: what was released before it, a checkpoint fixed after it lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
-
-/// Which segments a writer may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// Any, new ones too, but the reserve.
-    Any,
-    /// Only ones that need no new space, but the reserve.
-    Written,
-    /// Only ones that need no new space, the reserve too.
-    Reserve,
-}
 
 /// A segment as the cleaner sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +92,7 @@ impl Segments {
         file_bytes: u64,
     ) -> Result<Segments, Failure> {
         let len = layout.segments_in(file_bytes);
-        let table = Table {
-            list: vec![Segment { released: 1, ..Segment::new(State::Dead) }; len as usize],
-            free: BTreeSet::new(),
-            dead: (0..len).collect(),
-            now: 1,
-            published: 0,
-        };
+        let table = Table::reopened(len);
         let segments = Segments { layout, path, reserve, table: Mutex::new(table) };
         for (segment, live_bytes) in counts {
             let live_bytes = u64::from(*live_bytes);
@@ -294,14 +234,7 @@ impl Segments {
         let mut table = self.table.lock();
         let first = table.find(count, choice, self.reserve)?;
         let end = first.checked_add(count)?;
-        while table.list.len() < end as usize {
-            table.list.push(Segment::new(State::Free));
-        }
-        let written = (first..end).all(|segment| table.at(segment).written);
-        for segment in first..end {
-            table.free.remove(&segment);
-            table.at(segment).state = State::Active;
-        }
+        let written = table.activate(first..end);
         Some(Taken { first, count, written })
     }
 
@@ -379,7 +312,7 @@ impl Segments {
     }
 
     fn unpin(&self, touched: Range<u32>) {
-        let mut table: MutexGuard<'_, Table> = self.table.lock();
+        let mut table = self.table.lock();
         for segment in touched {
             table.at(segment).readers -= 1;
             table.settle(segment);
@@ -392,77 +325,6 @@ impl Segments {
             table.at(segment).holds -= 1;
             table.settle(segment);
         }
-    }
-}
-
-impl Table {
-    fn at(&mut self, segment: u32) -> &mut Segment {
-        &mut self.list[segment as usize]
-    }
-
-    fn retain(&mut self, segment: u32, bytes: u64) {
-        let found = self.at(segment);
-        found.live_bytes += bytes;
-        if matches!(found.state, State::Dead | State::Free) {
-            found.state = State::Sealed;
-            self.dead.remove(&segment);
-            self.free.remove(&segment);
-        }
-    }
-
-    fn release(&mut self, segment: u32, bytes: u64, released: u64) {
-        let found = self.at(segment);
-        found.released = found.released.max(released);
-        match found.live_bytes.checked_sub(bytes) {
-            Some(left) => found.live_bytes = left,
-            None => found.miscounted = true,
-        }
-        self.settle(segment);
-    }
-
-    /// Sealed to dead to free, as far as nothing stands against it.
-    fn settle(&mut self, segment: u32) {
-        let published = self.published;
-        let found = self.at(segment);
-        let is_empty = found.live_bytes == 0 && found.holds == 0 && !found.miscounted;
-        if found.state == State::Sealed && is_empty {
-            found.state = State::Dead;
-            self.dead.insert(segment);
-        }
-        let found = self.at(segment);
-        if found.state == State::Dead && found.released <= published && found.readers == 0 {
-            found.state = State::Free;
-            self.dead.remove(&segment);
-            self.free.insert(segment);
-        }
-    }
-
-    fn written_free_list(&self) -> impl Iterator<Item = u32> {
-        self.free.iter().copied().filter(|segment| self.list[*segment as usize].written)
-    }
-
-    fn written_free(&self) -> usize {
-        self.written_free_list().count()
-    }
-
-    /// The first of the lowest `count` neighbours that may be taken.
-    fn find(&self, count: u32, choice: Choice, reserve: usize) -> Option<u32> {
-        let spare = match choice {
-            Choice::Reserve => usize::MAX,
-            Choice::Any | Choice::Written => self.written_free().saturating_sub(reserve),
-        };
-        let fits = |first: &u32| {
-            let mut written = 0;
-            let all_free = (*first..first.saturating_add(count)).all(|segment| {
-                let found = self.list.get(segment as usize);
-                written += usize::from(found.is_some_and(|found| found.written));
-                found.is_none_or(|found| found.state == State::Free)
-            });
-            let needs_space = written < count as usize;
-            all_free && written <= spare && (choice == Choice::Any || !needs_space)
-        };
-        let new = u32::try_from(self.list.len()).ok()?;
-        self.free.iter().copied().chain([new]).find(fits)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{Choice, Segments};
+use super::Segments;
 use crate::{
     error::Failure,
     format::{frame::FrameKind, superblock::Geometry},
@@ -11,6 +11,8 @@ use crate::{
         layout::Layout,
         pages::PagesFile,
         segments::{Mark, Pin},
+        stats::StoreStats,
+        table::Choice,
         testdisk::{Random, SECTOR, TestDisk, fresh},
         writer::{FrameWriter, Purpose, Written},
     },
@@ -124,10 +126,7 @@ fn after_an_open_nothing_is_reused_before_the_first_publication() {
     let counted = Segments::rebuild_counted(layout(), PathBuf::new(), 0, &segments.live_table(), file_bytes)
         .expect("nothing is wrong");
     assert_eq!(counted.live_table(), segments.live_table());
-    assert_eq!(
-        counted.stats(file_bytes),
-        super::StoreStats { free: 0, dead: 2, ..segments.stats(file_bytes) }
-    );
+    assert_eq!(counted.stats(file_bytes), StoreStats { free: 0, dead: 2, ..segments.stats(file_bytes) });
 }
 
 #[test]

@@ -104,10 +104,9 @@ fn decode_second(front: &[u8], first: Option<&Superblock>) -> Result<Superblock,
         return at(first.geometry.block_bytes);
     }
     let sizes = std::iter::successors(Some(BLOCK_BYTES_MIN), |size| Some(size * 2));
-    let found = sizes.take_while(|size| *size <= BLOCK_BYTES_MAX).map(at);
+    let mut found = sizes.take_while(|size| *size <= BLOCK_BYTES_MAX).map(at);
     found
-        .filter(|slot| matches!(slot, Ok(_) | Err(SuperblockError::Newer { .. })))
-        .next()
+        .find(|slot| matches!(slot, Ok(_) | Err(SuperblockError::Newer { .. })))
         .unwrap_or(Err(SuperblockError::NotAStore))
 }
 

@@ -24,8 +24,9 @@ use crate::{
     store::{
         pages::PagesFile,
         placement::{Plan, Tail, place},
-        segments::{Choice, Hold, Segments},
+        segments::{Hold, Segments},
         stats::StoreStats,
+        table::Choice,
     },
     sync::Mutex,
 };
