@@ -1,0 +1,362 @@
+//! [`IVec`]: the bytes that the store takes and gives, inline when short and shared when long.
+//!
+//! * At most [`INLINE_BYTES_MAX`] bytes lie in the value itself: no allocation, a clone is a copy.
+//! * Longer ones lie in one `Arc<[u8]>`; clones and [`IVec::subslice`] share it.
+//! * Writing through `DerefMut` never changes what another handle sees: shared bytes are copied first.
+
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+/// Longest value that needs no allocation: what fits 32 bytes beside a tag and a length.
+const INLINE_BYTES_MAX: usize = 30;
+
+/// A byte vector that is cheap to clone.
+///
+/// Up to 30 bytes are held inline; longer ones are shared and counted. Anything that is `Into<IVec>`
+/// can be stored, and an `IVec` derefs to `&[u8]`.
+///
+/// ```
+/// use tree::IVec;
+///
+/// let long = IVec::from(vec![7; 100]);
+/// let copy = long.clone(); // shares the bytes
+/// assert_eq!(long, copy);
+/// assert_eq!(IVec::from("key"), b"key");
+/// ```
+#[derive(Clone)]
+pub struct IVec(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
+    Whole(Arc<[u8]>),
+    Part { base: Arc<[u8]>, offset: u32, len: u32 },
+}
+
+const _: () = assert!(size_of::<IVec>() <= 32, "an IVec is four words");
+
+impl IVec {
+    /// A part of this value that shares its bytes.
+    ///
+    /// # Panics
+    ///
+    /// If `slice_offset + len` exceeds the length.
+    ///
+    /// ```
+    /// # use tree::IVec;
+    /// let whole = IVec::from(&[1, 2, 3]);
+    /// assert_eq!(whole.subslice(1, 2), &[2, 3]);
+    /// ```
+    #[must_use]
+    pub fn subslice(&self, slice_offset: usize, len: usize) -> Self {
+        let own = self.len();
+        assert!(
+            slice_offset.checked_add(len).is_some_and(|end| end <= own),
+            "{len} bytes at {slice_offset} are outside of an IVec of {own} bytes"
+        );
+        let (base, start) = match &self.0 {
+            Repr::Inline { bytes, .. } => return Self::copied(&bytes[slice_offset..slice_offset + len]),
+            Repr::Whole(base) => (base, slice_offset),
+            Repr::Part { base, offset, .. } => (base, *offset as usize + slice_offset),
+        };
+        if len == base.len() {
+            return Self(Repr::Whole(base.clone()));
+        }
+        match (u32::try_from(start), u32::try_from(len)) {
+            (Ok(offset), Ok(len_u32)) if len > INLINE_BYTES_MAX => {
+                Self(Repr::Part { base: base.clone(), offset, len: len_u32 })
+            }
+            // A short part is cheaper inline, and one beyond 4 GiB does not fit the numbers.
+            _ => Self::copied(&base[start..start + len]),
+        }
+    }
+
+    fn copied(bytes: &[u8]) -> Self {
+        if bytes.len() > INLINE_BYTES_MAX {
+            return Self(Repr::Whole(Arc::from(bytes)));
+        }
+        let mut inline = [0; INLINE_BYTES_MAX];
+        inline[..bytes.len()].copy_from_slice(bytes);
+        Self(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+    }
+}
+
+impl Deref for IVec {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Whole(base) => base,
+            Repr::Part { base, offset, len } => &base[*offset as usize..][..*len as usize],
+        }
+    }
+}
+
+impl DerefMut for IVec {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let shared = match &mut self.0 {
+            Repr::Inline { .. } => false,
+            Repr::Whole(base) | Repr::Part { base, .. } => Arc::get_mut(base).is_none(),
+        };
+        if shared {
+            *self = Self(Repr::Whole(Arc::from(&**self)));
+        }
+        match &mut self.0 {
+            Repr::Inline { len, bytes } => &mut bytes[..usize::from(*len)],
+            // The bytes are this handle's alone by now, so nothing is copied here.
+            Repr::Whole(base) => Arc::make_mut(base),
+            Repr::Part { base, offset, len } => &mut Arc::make_mut(base)[*offset as usize..][..*len as usize],
+        }
+    }
+}
+
+impl Default for IVec {
+    fn default() -> Self {
+        Self::copied(&[])
+    }
+}
+
+impl AsRef<[u8]> for IVec {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for IVec {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl Borrow<[u8]> for IVec {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Borrow<[u8]> for &IVec {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl FromIterator<u8> for IVec {
+    fn from_iter<T: IntoIterator<Item = u8>>(bytes: T) -> Self {
+        Self::from(bytes.into_iter().collect::<Vec<u8>>())
+    }
+}
+
+impl<'a> IntoIterator for &'a IVec {
+    type Item = &'a u8;
+    type IntoIter = std::slice::Iter<'a, u8>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl From<&[u8]> for IVec {
+    #[inline]
+    fn from(bytes: &[u8]) -> Self {
+        Self::copied(bytes)
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for IVec {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self::copied(bytes)
+    }
+}
+
+impl From<&str> for IVec {
+    fn from(text: &str) -> Self {
+        Self::copied(text.as_bytes())
+    }
+}
+
+impl From<String> for IVec {
+    fn from(text: String) -> Self {
+        Self::from(text.into_bytes())
+    }
+}
+
+impl From<&String> for IVec {
+    fn from(text: &String) -> Self {
+        Self::copied(text.as_bytes())
+    }
+}
+
+impl From<&IVec> for IVec {
+    fn from(other: &IVec) -> Self {
+        other.clone()
+    }
+}
+
+impl From<Vec<u8>> for IVec {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::copied(&bytes)
+    }
+}
+
+impl From<Box<[u8]>> for IVec {
+    fn from(bytes: Box<[u8]>) -> Self {
+        Self::copied(&bytes)
+    }
+}
+
+impl From<Arc<[u8]>> for IVec {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        if bytes.len() > INLINE_BYTES_MAX { Self(Repr::Whole(bytes)) } else { Self::copied(&bytes) }
+    }
+}
+
+impl From<IVec> for Arc<[u8]> {
+    fn from(bytes: IVec) -> Self {
+        match bytes.0 {
+            Repr::Whole(base) => base,
+            _ => Arc::from(&*bytes),
+        }
+    }
+}
+
+impl Hash for IVec {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl Ord for IVec {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl PartialOrd for IVec {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: AsRef<[u8]>> PartialEq<T> for IVec {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl PartialEq<[u8]> for IVec {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl Eq for IVec {}
+
+impl fmt::Debug for IVec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{BTreeMap, HashMap},
+        sync::Arc,
+    };
+
+    use super::{INLINE_BYTES_MAX, IVec};
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| i as u8).collect()
+    }
+
+    #[test]
+    fn every_conversion_keeps_the_bytes_at_every_length() {
+        for len in [0, 1, 23, 24, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 255, 256, 5000] {
+            let want = bytes(len);
+            let shared: Arc<[u8]> = Arc::from(&want[..]);
+            let made = [
+                IVec::from(&want[..]),
+                IVec::from(want.clone()),
+                IVec::from(want.clone().into_boxed_slice()),
+                IVec::from(shared),
+                want.iter().copied().collect(),
+                IVec::from(&IVec::from(&want[..])),
+            ];
+            for ivec in made {
+                assert_eq!(ivec, want, "length {len}");
+                assert_eq!(&*Arc::<[u8]>::from(ivec), &want[..], "length {len}");
+            }
+        }
+        assert_eq!(IVec::default(), []);
+        assert_eq!(IVec::from("é"), "é".as_bytes());
+        assert_eq!(IVec::from(&[1, 2, 3]), vec![1, 2, 3]);
+    }
+
+    #[test]
+    fn every_subslice_of_a_subslice_is_that_of_the_slice() {
+        for len in [0, 5, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 100] {
+            let want = bytes(len);
+            let whole = IVec::from(&want[..]);
+            for start in 0..=len {
+                for end in start..=len {
+                    let part = whole.subslice(start, end - start);
+                    assert_eq!(part, &want[start..end], "{start}..{end} of {len}");
+                    let half = part.len() / 2;
+                    assert_eq!(part.subslice(half, part.len() - half), &want[start + half..end]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "outside of an IVec of 3 bytes")]
+    fn a_subslice_beyond_the_end_is_refused() {
+        let _ = IVec::from(&[1, 2, 3]).subslice(2, usize::MAX);
+    }
+
+    #[test]
+    fn writing_never_changes_another_handle() {
+        for len in [3, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 200] {
+            let want = bytes(len);
+            let first = IVec::from(&want[..]);
+            let mut second = first.clone();
+            let mut part = first.subslice(1, len - 1);
+            second[0] = 99;
+            part[0] = 98;
+            assert_eq!(first, want, "length {len}");
+            assert_eq!((second[0], &second[1..]), (99, &want[1..]), "length {len}");
+            assert_eq!((part[0], &part[1..]), (98, &want[2..]), "length {len}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_alone_is_written_in_place() {
+        let mut part = IVec::from(bytes(200)).subslice(10, 100);
+        let before = part.as_ptr();
+        part[0] = 1;
+        assert_eq!(part.as_ptr(), before);
+        assert_eq!((part[0], part[1], part.len()), (1, 11, 100));
+    }
+
+    #[test]
+    fn maps_find_it_by_slice() {
+        let key = b"a key of more than thirty bytes, to be shared";
+        let hashed: HashMap<IVec, u8> = HashMap::from([(IVec::from(key), 1)]);
+        let sorted: BTreeMap<IVec, u8> = BTreeMap::from([(IVec::from(key), 2)]);
+        assert_eq!(hashed.get(&key[..]), Some(&1));
+        assert_eq!(sorted.get(&key[..]), Some(&2));
+        assert!(IVec::from("a") < IVec::from("aa") && IVec::from("b") > IVec::from("aa"));
+    }
+}

@@ -1,0 +1,235 @@
+//! [`Frag`]: a node, or one change to it. What the page cache stores and logs for the tree.
+//!
+//! The first byte of an encoding says which. Everything that is decoded has been validated on its own;
+//! whether fragments fit *each other* only [`super::merge`] can tell.
+//!
+//! ```text
+//! HALF_SPLIT, POST: kind | page (varint) | separator        UNPOST: kind | separator
+//! JOIN: kind | 1 high fence + 2 sibling | sibling (varint) | high fence
+//! ```
+
+use pagecache::{PageId, mem::PageMemory};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::{
+    KEY_BYTES_MAX, Node, NodeError, Ops,
+    layout::{NODE, PAGE_ID_END},
+    ops::{DEL, Front, MANY, PUT, read_varint},
+};
+
+const HALF_SPLIT: u8 = 5;
+const POST: u8 = 6;
+const UNPOST: u8 = 7;
+const JOIN: u8 = 8;
+const DAMAGED: u8 = 9;
+
+const JOIN_HIGH: u8 = 1;
+const JOIN_NEXT: u8 = 2;
+
+/// A fragment of a page of the tree.
+#[derive(Clone, Debug)]
+pub(crate) enum Frag {
+    /// The whole node.
+    Node(Node),
+    /// Changes to the records of a leaf.
+    Ops(Ops),
+    /// Keys from `separator` on are in the page `right` from now on, which is the sibling.
+    HalfSplit {
+        /// The new high fence.
+        separator: Box<[u8]>,
+        /// The new sibling.
+        right: PageId,
+    },
+    /// An inner node learns of a child.
+    Post {
+        /// The least key of the child.
+        separator: Box<[u8]>,
+        /// The child.
+        child: PageId,
+    },
+    /// An inner node forgets a child, whose range falls to the child on its left.
+    Unpost {
+        /// The least key of the child.
+        separator: Box<[u8]>,
+    },
+    /// The node takes the range of its right sibling, which held nothing or whose records follow as
+    /// changes.
+    Join {
+        /// The sibling's high fence.
+        high: Option<Box<[u8]>>,
+        /// The sibling's sibling.
+        next: Option<PageId>,
+    },
+    /// Fragments that do not fit each other: the page is damaged, and every use of it must say so.
+    Damaged(Box<str>),
+}
+
+const _: () = assert!(size_of::<Frag>() <= 40, "a fragment lies in every link of every chain");
+
+impl Frag {
+    /// Bytes that [`Frag::encode`] writes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Frag::Node(node) => node.bytes().len(),
+            Frag::Ops(ops) => ops.bytes().len(),
+            other => {
+                let (front, rest) = other.parts();
+                front.len + rest.len()
+            }
+        }
+    }
+
+    /// Writes the encoding into `out`, which is as long as [`Frag::encoded_len`] says.
+    pub(crate) fn encode(&self, out: &mut [u8]) {
+        match self {
+            Frag::Node(node) => out.copy_from_slice(node.bytes()),
+            Frag::Ops(ops) => out.copy_from_slice(ops.bytes()),
+            other => {
+                let (front, rest) = other.parts();
+                let (to_front, to_rest) = out.split_at_mut(front.len);
+                to_front.copy_from_slice(&front.bytes[..front.len]);
+                to_rest.copy_from_slice(rest);
+            }
+        }
+    }
+
+    /// The encoding of a structural fragment: a few numbers, then bytes.
+    fn parts(&self) -> (Front, &[u8]) {
+        match self {
+            Frag::Node(node) => (Front { bytes: [0; 32], len: 0 }, node.bytes()),
+            Frag::Ops(ops) => (Front { bytes: [0; 32], len: 0 }, ops.bytes()),
+            Frag::HalfSplit { separator, right } => (with_page(HALF_SPLIT, *right), separator),
+            Frag::Post { separator, child } => (with_page(POST, *child), separator),
+            Frag::Unpost { separator } => (Front::new(UNPOST), separator),
+            Frag::Join { high, next } => {
+                let has_high = if high.is_some() { JOIN_HIGH } else { 0 };
+                let mut front = Front::new(JOIN);
+                front.varint(u64::from(has_high | if next.is_some() { JOIN_NEXT } else { 0 }));
+                if let Some(next) = next {
+                    front.varint(*next as u64);
+                }
+                (front, high.as_deref().unwrap_or_default())
+            }
+            Frag::Damaged(why) => (Front::new(DAMAGED), why.as_bytes()),
+        }
+    }
+
+    /// Reads a fragment back, checking all of it. Accepts any bytes without panicking.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that no fragment could hold.
+    pub(crate) fn decode(memory: &PageMemory, bytes: &[u8]) -> Result<Frag, NodeError> {
+        let Some((&kind, rest)) = bytes.split_first() else {
+            return Err(NodeError("a fragment of no bytes".to_owned()));
+        };
+        match kind {
+            NODE => Node::decode(memory, bytes).map(Frag::Node),
+            PUT | DEL | MANY => Ops::decode(memory, bytes).map(Frag::Ops),
+            HALF_SPLIT => read_page(rest).map(|(right, separator)| Frag::HalfSplit { separator, right }),
+            POST => read_page(rest).map(|(child, separator)| Frag::Post { separator, child }),
+            UNPOST => read_key(rest).map(|separator| Frag::Unpost { separator }),
+            JOIN => read_join(rest),
+            DAMAGED => Ok(Frag::Damaged(String::from_utf8_lossy(rest).into())),
+            _ => Err(NodeError(format!("a fragment of the unknown kind {kind}"))),
+        }
+    }
+
+    /// Bytes of memory that the fragment occupies.
+    pub(crate) fn size_in_bytes(&self) -> usize {
+        let beside = match self {
+            Frag::Node(node) => node.charged_bytes(),
+            Frag::Ops(ops) => ops.charged_bytes(),
+            other => other.parts().1.len(),
+        };
+        size_of::<Frag>() + beside
+    }
+
+    /// True if the outcome does not depend on which of the two comes first, or on one being given up.
+    pub(crate) fn commutes(&self, other: &Frag) -> bool {
+        match (self, other) {
+            (Frag::Ops(left), Frag::Ops(right)) => !left.overlaps(right),
+            _ => false,
+        }
+    }
+
+    /// The node, if this is one.
+    pub(crate) fn node(&self) -> Option<&Node> {
+        match self {
+            Frag::Node(node) => Some(node),
+            _ => None,
+        }
+    }
+}
+
+impl From<Node> for Frag {
+    fn from(node: Node) -> Frag {
+        Frag::Node(node)
+    }
+}
+
+impl From<Ops> for Frag {
+    fn from(ops: Ops) -> Frag {
+        Frag::Ops(ops)
+    }
+}
+
+fn with_page(kind: u8, pid: PageId) -> Front {
+    let mut front = Front::new(kind);
+    front.varint(pid as u64);
+    front
+}
+
+fn read_page(bytes: &[u8]) -> Result<(PageId, Box<[u8]>), NodeError> {
+    let (pid, key) = page_number(bytes)?;
+    Ok((pid, read_key(key)?))
+}
+
+fn page_number(bytes: &[u8]) -> Result<(PageId, &[u8]), NodeError> {
+    match read_varint(bytes).map(|(pid, rest)| (pid, PageId::try_from(pid), rest)) {
+        Some((pid, Ok(page), rest)) if pid < PAGE_ID_END => Ok((page, rest)),
+        _ => Err(NodeError("a fragment that names no page".to_owned())),
+    }
+}
+
+fn read_key(bytes: &[u8]) -> Result<Box<[u8]>, NodeError> {
+    if bytes.len() > KEY_BYTES_MAX {
+        return Err(NodeError(format!("a fence of {} bytes, the limit is {KEY_BYTES_MAX}", bytes.len())));
+    }
+    Ok(bytes.into())
+}
+
+fn read_join(bytes: &[u8]) -> Result<Frag, NodeError> {
+    let nothing = || NodeError("a join that means nothing".to_owned());
+    let (&flags, rest) = bytes.split_first().ok_or_else(nothing)?;
+    let (next, rest) = match flags & JOIN_NEXT {
+        0 => (None, rest),
+        _ => page_number(rest).map(|(next, rest)| (Some(next), rest))?,
+    };
+    let high = match flags & JOIN_HIGH {
+        0 if rest.is_empty() => None,
+        0 => return Err(nothing()),
+        _ => Some(read_key(rest)?),
+    };
+    if flags & !(JOIN_HIGH | JOIN_NEXT) != 0 || (next.is_some() && high.is_none()) {
+        return Err(nothing());
+    }
+    Ok(Frag::Join { high, next })
+}
+
+impl Serialize for Frag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = vec![0; self.encoded_len()];
+        self.encode(&mut bytes);
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+/// Only so that the fragment is a serde type, as the page cache asks of all: the tree decodes its
+/// fragments itself, into the page memory of its store. Here each gets a memory of its own.
+impl<'de> Deserialize<'de> for Frag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Frag, D::Error> {
+        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        Frag::decode(&PageMemory::default(), &bytes).map_err(D::Error::custom)
+    }
+}
