@@ -179,3 +179,41 @@ fn copy_ends(view: &View<'_>, edits: &[Edit<'_>], prefix_len: usize, out: &mut [
         *to = u32::from_le_bytes(*end).wrapping_add(shift).to_le_bytes();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pagecache::mem::PageMemory;
+
+    use super::{super::Node, Edit, apply};
+
+    /// Edits of a leaf of three keys under the prefix "k", four bytes each, with values of one byte.
+    #[test]
+    fn a_node_is_copied_in_runs_exactly_while_it_keeps_its_form() {
+        let memory = PageMemory::new();
+        let records = [(&b"ka11"[..], &b"1"[..]), (b"kb22", b"2"), (b"kc33", b"3")];
+        let node = Node::leaf(&memory, b"", None, None, records).unwrap();
+        let edit = |at, replaces, put| Edit { at, replaces, put };
+        let put = |key: &'static str, value: &'static str| Some((key.as_bytes(), value.as_bytes()));
+        let cases: [(&str, &[Edit<'_>], bool); 10] = [
+            ("replaced", &[edit(1, true, put("kb22", "x"))], true),
+            ("inserted", &[edit(1, false, put("ka99", "x"))], true),
+            ("at the end", &[edit(3, false, put("kd11", "x"))], true),
+            ("removed", &[edit(1, true, None)], true),
+            ("swapped ends", &[edit(0, true, put("k000", "x")), edit(2, true, put("kzzz", "y"))], true),
+            ("another key width", &[edit(1, false, put("ka999", "x"))], false),
+            ("another value width", &[edit(1, true, put("kb22", "xy"))], false),
+            ("a shorter prefix", &[edit(3, false, put("l111", "x"))], false),
+            ("a longer prefix", &[edit(1, true, None), edit(2, true, put("ka33", "x"))], false),
+            ("none left", &[edit(0, true, None), edit(1, true, None), edit(2, true, None)], false),
+        ];
+        for (name, edits, kept) in cases {
+            let got = apply(&memory, &node.view(), edits);
+            assert_eq!(got.is_some(), kept, "{name}");
+            let Some(got) = got else { continue };
+            for (key, value) in edits.iter().filter_map(|edit| edit.put) {
+                assert_eq!(got.get(key), Some(value), "{name}");
+            }
+            assert!(Node::decode(&memory, got.bytes()).is_ok(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the node against plain maps, and against bytes that nobody wrote.
+
+mod build;
+mod chain;
+mod hostile;
+mod inner;
+mod random;
+mod split;
