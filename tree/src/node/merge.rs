@@ -160,8 +160,7 @@ impl<'a> Fold<'a> {
         if high.is_some_and(|high| high <= old) {
             return Err(NodeError("a join that takes no range".to_owned()));
         }
-        // What the base still holds from its old high fence on would come back into view.
-        self.cut = Some(self.cut.map_or(old, |cut| cut.min(old)));
+        // The base holds nothing from the old fence on, or a half-split has cut it off.
         self.high = high;
         self.next = next;
         self.is_structural = true;
