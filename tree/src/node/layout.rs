@@ -232,6 +232,11 @@ fn page_id(pid: u64) -> Option<PageId> {
     if pid == NO_PAGE { None } else { PageId::try_from(pid).ok() }
 }
 
+/// True if a page can have this id, here as well as on disk.
+pub(super) fn names_page(pid: u64) -> bool {
+    pid < PAGE_ID_END && PageId::try_from(pid).is_ok()
+}
+
 /// A page id as the header and the records hold it.
 pub(super) fn page_number(pid: Option<PageId>) -> u64 {
     pid.map_or(NO_PAGE, |pid| pid as u64)

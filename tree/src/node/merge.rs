@@ -123,9 +123,9 @@ impl<'a> Fold<'a> {
             return Err(NodeError("changes outside of the fences of their leaf".to_owned()));
         }
         self.is_sorted &= self.changes.is_empty();
-        self.changes.extend(ops.iter().map(|(key, change)| {
-            (key, change.value().map_or(Written::Nothing, |value| Written::Value(value)))
-        }));
+        self.changes.extend(
+            ops.iter().map(|(key, change)| (key, change.value().map_or(Written::Nothing, Written::Value))),
+        );
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use pagecache::mem::PageBuf;
 use super::{
     KEY_BYTES_MAX, NodeError,
     layout::{
-        CHILD_BYTES, FIXED_KEYS, FIXED_VALUES, HAS_HIGH, HEADER_BYTES, Header, NO_PAGE, NODE, PAGE_ID_END,
-        View, head_of,
+        CHILD_BYTES, FIXED_KEYS, FIXED_VALUES, HAS_HIGH, HEADER_BYTES, Header, NO_PAGE, NODE, View, head_of,
+        names_page,
     },
 };
 
@@ -77,7 +77,6 @@ fn header_end(header: &Header) -> u64 {
 }
 
 fn pages(header: &Header) -> Result<(), NodeError> {
-    let names_page = |pid: u64| pid < PAGE_ID_END && usize::try_from(pid).is_ok();
     let children = if header.level == 0 {
         header.first_child == NO_PAGE
     } else {
@@ -136,7 +135,7 @@ fn order(view: &View<'_>) -> Result<(), NodeError> {
         if before.is_some_and(|before| before >= suffix) {
             return Err(NodeError(format!("record {i} is not above the one before it")));
         }
-        if inner && !value.first_chunk().is_some_and(|pid| u64::from_le_bytes(*pid) < PAGE_ID_END) {
+        if inner && value.first_chunk().is_none_or(|pid| !names_page(u64::from_le_bytes(*pid))) {
             return Err(NodeError(format!("record {i} names no page")));
         }
         if view.prefix().len() + suffix.len() > KEY_BYTES_MAX {

@@ -52,7 +52,8 @@ impl<'m> Chain<'m> {
         let count = [0, 1, 2, 20, 60][random.below(5)];
         let mut map: Map = (0..count).map(|_| (keys.key(&mut random), values.value(&mut random))).collect();
         let (low, high) = (keys.key(&mut random), keys.key(&mut random));
-        let (low, high) = if low < high && seed % 2 == 0 { (low, Some(high)) } else { (Vec::new(), None) };
+        let (low, high) =
+            if low < high && seed.is_multiple_of(2) { (low, Some(high)) } else { (Vec::new(), None) };
         map.retain(|key, _| *key >= low && high.as_ref().is_none_or(|high| key < high));
         let base = leaf(memory, &map, &low, high.as_deref());
         let next = base.next();
