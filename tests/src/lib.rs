@@ -1,1 +1,2 @@
 //! System tests live in `suite/`.
+#![forbid(unsafe_code)]

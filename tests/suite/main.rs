@@ -1,1 +1,4 @@
 //! One binary for every system test.
+#![forbid(unsafe_code)]
+
+mod tidy;
