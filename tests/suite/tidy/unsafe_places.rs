@@ -6,10 +6,10 @@ use super::{Sources, assert_none, sources::cut, workspace};
 
 /// Where `unsafe` may stand, and what cannot be said without it.
 const PLACES: &[(&str, &str)] = &[
-    ("pagecache/src/page/chain.rs", "chain nodes live until the epoch has passed, which no lifetime can say"),
+    ("pagecache/src/page/chain.rs", "a node is owned by the one above it, which readers follow meanwhile"),
     (
-        "pagecache/src/page/table.rs",
-        "the mapping table's cells point at nodes that readers share with one CAS writer",
+        "pagecache/src/page/cell.rs",
+        "a cell's words are pointers that one swaps and many follow under a guard",
     ),
     ("pagecache/src/log/buffer.rs", "many writers fill disjoint ranges of one buffer at once"),
     ("pagecache/src/mem/arena.rs", "page memory is mapped, advised and handed out by hand"),
