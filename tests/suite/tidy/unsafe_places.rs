@@ -11,7 +11,10 @@ const PLACES: &[(&str, &str)] = &[
         "pagecache/src/page/cell.rs",
         "a cell's words are pointers that one swaps and many follow under a guard",
     ),
-    ("pagecache/src/page/table.rs", "chunks of cells appear once, without a lock, and are reached through a pointer"),
+    (
+        "pagecache/src/page/table.rs",
+        "chunks of cells appear once, without a lock, and are reached through a pointer",
+    ),
     ("pagecache/src/log/buffer.rs", "many writers fill disjoint ranges of one buffer at once"),
     ("pagecache/src/mem/arena.rs", "page memory is mapped, advised and handed out by hand"),
     ("pagecache/src/mem/buf.rs", "a page buffer is a counted range of an arena"),
