@@ -1,0 +1,149 @@
+//! The store as the shell uses it: the only file that names the engine.
+//!
+//! A path is opened only if it holds a store or may be made one, so that a typing error neither
+//! creates files nor fills a folder of something else. Every engine error becomes a [`Failure`]
+//! with its exit status here.
+
+use crate::exit::{Failure, Result, shown};
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+/// A key or value as the engine hands it out.
+pub type Bytes = sled::IVec;
+
+/// A range of keys.
+pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+/// Changes that are applied together or not at all.
+#[derive(Debug, Default)]
+pub struct Batch(sled::Batch);
+
+impl Batch {
+    /// Adds a change; of two to the same key the later wins.
+    pub fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.0.insert(key, value);
+    }
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Store,
+    Nothing,
+    SomethingElse,
+}
+
+impl Store {
+    /// Opens the store at `path`, making it where there is none if `create`. The second part
+    /// tells whether it was made.
+    pub fn open(path: &Path, create: bool) -> Result<(Store, bool)> {
+        let found = look(path)?;
+        match found {
+            Found::Nothing if !create => {
+                return Err(Failure::Store(format!(
+                    "there is no store at {}; --create makes one",
+                    shown(path)
+                )));
+            }
+            Found::SomethingElse => {
+                return Err(Failure::Store(format!("{} is not a store", shown(path))));
+            }
+            Found::Store | Found::Nothing => {}
+        }
+        let db = sled::Config::new().path(path).open().map_err(|error| failure(path, error))?;
+        Ok((Store { db, path: path.to_owned() }, found == Found::Nothing))
+    }
+
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes everything durable and closes.
+    pub fn close(self) -> Result<()> {
+        self.flush()
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.db.get(key).map_err(|error| self.failure(error))
+    }
+
+    /// Sets `key` to `value`.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.db.insert(key, value).map(drop).map_err(|error| self.failure(error))
+    }
+
+    /// Removes `key`; tells whether it was there.
+    pub fn del(&self, key: &[u8]) -> Result<bool> {
+        self.db.remove(key).map(|old| old.is_some()).map_err(|error| self.failure(error))
+    }
+
+    /// The records in `range`, in order of their keys from either end.
+    pub fn records(&self, range: Range) -> impl DoubleEndedIterator<Item = Result<(Bytes, Bytes)>> + '_ {
+        self.db.range::<Vec<u8>, _>(range).map(|record| record.map_err(|error| self.failure(error)))
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> Result<u64> {
+        Ok(self.db.len() as u64)
+    }
+
+    /// Applies `batch`, whole or not at all.
+    pub fn apply(&self, batch: Batch) -> Result<()> {
+        self.db.apply_batch(batch.0).map_err(|error| self.failure(error))
+    }
+
+    /// Makes everything applied so far durable.
+    pub fn flush(&self) -> Result<()> {
+        self.db.flush().map(drop).map_err(|error| self.failure(error))
+    }
+
+    /// What there is to know about the store, as names and figures.
+    pub fn stats(&self) -> Result<Vec<(&'static str, String)>> {
+        let bytes = self.db.size_on_disk().map_err(|error| self.failure(error))?;
+        Ok(vec![
+            ("path", shown(&self.path)),
+            ("records", self.count()?.to_string()),
+            ("disk_bytes", bytes.to_string()),
+        ])
+    }
+
+    fn failure(&self, error: sled::Error) -> Failure {
+        failure(&self.path, error)
+    }
+}
+
+/// Tells a store from nothing (no such path, or an empty folder) and from anything else.
+fn look(path: &Path) -> Result<Found> {
+    match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(Found::Nothing),
+        Ok(false) if path.join("conf").is_file() => Ok(Found::Store),
+        Ok(false) => Ok(Found::SomethingElse),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => Ok(Found::Nothing),
+            ErrorKind::NotADirectory => Ok(Found::SomethingElse),
+            _ => Err(Failure::io("open", path)(error)),
+        },
+    }
+}
+
+fn failure(path: &Path, error: sled::Error) -> Failure {
+    match error {
+        sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
+            Failure::Locked(path.to_owned())
+        }
+        sled::Error::Io(source) => Failure::Io { doing: "use the store", path: path.to_owned(), source },
+        damaged @ sled::Error::Corruption { .. } => Failure::Damaged(damaged.to_string()),
+        other => Failure::Store(other.to_string()),
+    }
+}
