@@ -1,0 +1,294 @@
+//! Turns of buffers: closing the one in use and opening the next.
+//!
+//! Reservations need no lock while the current buffer has room. The one whose reservation does not
+//! fit closes it with a pad and publishes where it ended; then anybody may open the next, one at a
+//! time, and the others wait. Opening may need a free segment, hence the disk and the host, and a
+//! free buffer, hence a write: all this is done with no lock held, and its failure is the opener's
+//! own: the next in line tries again.
+//!
+//! States of [`Opening`]: open (the current turn takes reservations), closed (its end is known) and
+//! closed and busy (somebody opens the next).
+
+use parking_lot::MutexGuard;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use super::buffer::{Asked, Claim, Place};
+use super::{Epoch, Log, held};
+use crate::error::Failure;
+use crate::format::record::{PAD_BYTES_MIN, Seed, write_pad};
+use crate::ids::Lsn;
+use crate::io::{FileId, SyncReason};
+
+/// Which turn is open, or where the last one ended.
+#[derive(Debug)]
+pub(super) struct Opening {
+    turn: u64,
+    /// False from when the current turn's end is known until the next one opens.
+    is_open: bool,
+    /// Somebody is opening the next turn.
+    busy: bool,
+    /// Where the records of all closed turns end.
+    end: Lsn,
+    /// The segment in use.
+    segment: Option<InUse>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InUse {
+    first: Lsn,
+    slot: u64,
+}
+
+impl Opening {
+    /// Before the first turn: the records of earlier epochs end at `end`.
+    pub(super) fn closed_at(end: Lsn) -> Opening {
+        Opening { turn: 0, is_open: false, busy: false, end, segment: None }
+    }
+}
+
+impl Log {
+    /// `len` bytes of the current buffer, or of the next.
+    pub(super) fn claim_record(&self, len: u32) -> Result<Claim<'_>, Failure> {
+        loop {
+            let turn = self.current.load(Acquire); // pairs with the opener's store
+            match self.buffer(turn).ask(len) {
+                Asked::Room(claim) => return Ok(claim),
+                Asked::Close(pad) => self.close(pad),
+                Asked::Full => {}
+                Asked::Late(duty) => {
+                    self.settle(duty);
+                    self.rounds.wake(); // the opener may wait for this claim to be gone
+                }
+            }
+            self.turn_over(turn, len)?;
+        }
+    }
+
+    /// Ends the current turn: pads it and publishes its end.
+    fn close(&self, mut pad: Claim<'_>) {
+        let (lsn, len) = (pad.lsn(), pad.len());
+        if len > 0 {
+            write_pad(self.seed(), lsn, self.stable(), pad.bytes());
+        }
+        let mut opening = self.opening.lock();
+        opening.is_open = false;
+        if len > 0 {
+            opening.end = lsn + Lsn::from(len);
+        }
+        drop(opening);
+        self.opened.notify_all();
+        self.settle(pad.release());
+    }
+
+    /// Closes the current turn if something is in it. Returns the last turn that is closed.
+    pub(super) fn close_current(&self) -> u64 {
+        let mut opening = self.opening.lock();
+        loop {
+            if !opening.is_open {
+                return opening.turn;
+            }
+            let turn = opening.turn;
+            // The lock keeps the current turn from being followed, hence its buffer from recycling.
+            match self.buffer(turn).seal() {
+                Ok(None) => return turn - 1,
+                Ok(Some(pad)) => {
+                    drop(opening);
+                    self.close(pad);
+                    return turn;
+                }
+                // Whoever sealed it publishes its end soon, and waits for nothing before.
+                Err(_) => self.opened.wait(&mut opening),
+            }
+        }
+    }
+
+    /// What `stable` (or `written`) must reach to cover every reservation made so far. A buffer is
+    /// written as a whole, so its first byte stands for all.
+    pub(super) fn reserved_goal(&self) -> Lsn {
+        let opening = self.opening.lock();
+        let buffer = self.buffer(opening.turn);
+        if !opening.is_open || buffer.filled() == Some(0) { opening.end } else { buffer.base() + 1 }
+    }
+
+    /// The position that the next reservation will be at or beyond.
+    pub(crate) fn next_lsn(&self) -> Lsn {
+        let mut opening = self.opening.lock();
+        loop {
+            if !opening.is_open {
+                return opening.end;
+            }
+            let buffer = self.buffer(opening.turn);
+            if let Some(filled) = buffer.filled() {
+                return buffer.base() + Lsn::from(filled);
+            }
+            self.opened.wait(&mut opening); // for whoever sealed it
+        }
+    }
+
+    /// Every reservation below the returned LSN was completed or aborted, and it is at least what
+    /// was reserved before the call.
+    pub(crate) fn watermark(&self) -> Result<Lsn, Failure> {
+        held::none(self.address())?;
+        let settled = {
+            let opening = self.opening.lock();
+            let buffer = self.buffer(opening.turn);
+            match buffer.settled() {
+                Some(0) if opening.is_open => Some((opening.turn - 1, opening.end)),
+                Some(filled) if opening.is_open => {
+                    Some((opening.turn - 1, buffer.base() + Lsn::from(filled)))
+                }
+                _ => None,
+            }
+        };
+        let (turn, mark) = settled.unwrap_or_else(|| {
+            self.close_current();
+            let opening = self.opening.lock();
+            (opening.turn - u64::from(opening.is_open), opening.end)
+        });
+        self.wait_queued(turn);
+        Ok(mark)
+    }
+
+    /// Waits for, or brings about, a turn after `seen` with room for `len` bytes.
+    #[cold]
+    fn turn_over(&self, seen: u64, len: u32) -> Result<(), Failure> {
+        held::none(self.address())?;
+        let mut opening = self.opening.lock();
+        loop {
+            self.poison.check()?;
+            if opening.turn != seen {
+                return Ok(());
+            }
+            if !opening.is_open && !opening.busy {
+                break;
+            }
+            self.opened.wait(&mut opening);
+        }
+        let turning = Turning::start(self, opening);
+        let (turn, end, segment) = turning.last();
+        self.begin_epoch(end)?;
+        let (segment, place) = self.place(end, segment, len)?;
+        self.open_buffer(turn + 1, place)?;
+        turning.opened(segment);
+        Ok(())
+    }
+
+    /// Once an open: makes the file's name durable and has the host publish the epoch.
+    fn begin_epoch(&self, end: Lsn) -> Result<(), Failure> {
+        if self.epoch.get().is_some() {
+            return Ok(());
+        }
+        let host = self.host.get().and_then(std::sync::Weak::upgrade);
+        let host = host.ok_or(Failure::Misuse { what: "the log has no host; the store is closed" })?;
+        self.name_file()?;
+        let salt = host.begin_epoch(self.next_segment(end))?;
+        self.epoch.get_or_init(|| Epoch { salt, seed: Seed::new(salt) });
+        Ok(())
+    }
+
+    /// A name seen at open may be in the cache only, so it is synced in any case.
+    fn name_file(&self) -> Result<(), Failure> {
+        let created = if self.exists { Ok(()) } else { self.disk.create(FileId::Log) };
+        created.and_then(|()| self.disk.sync_names(SyncReason::LogName)).map_err(|source| {
+            let path = self.disk.path(FileId::Log);
+            match Failure::from_io("creating the log", path, 0, self.geometry.segment_bytes as u64, source) {
+                full @ Failure::DiskFull { .. } => full,
+                other => self.poison.set(other),
+            }
+        })
+    }
+
+    /// Where the turn after `end` goes: the rest of the segment in use, or a new one.
+    fn place(&self, end: Lsn, segment: Option<InUse>, len: u32) -> Result<(InUse, Place), Failure> {
+        let needed = Lsn::from(len) + PAD_BYTES_MIN as Lsn;
+        let segment_bytes = self.geometry.segment_bytes as Lsn;
+        let used = segment.filter(|used| used.first + segment_bytes - end >= needed);
+        let (used, base, continues) = match used {
+            Some(used) => (used, end, None),
+            None => {
+                let first = self.next_segment(end);
+                let used = InUse { first, slot: self.free_slot(first, end)? };
+                (used, first + self.geometry.block_bytes as Lsn, Some(end))
+            }
+        };
+        let left = (used.first + segment_bytes - base) as usize;
+        let capacity = self.geometry.buffer_bytes.min(left) as u32;
+        let offset = used.slot * segment_bytes as u64 + (base - used.first) as u64;
+        Ok((used, Place { base, offset, capacity, continues }))
+    }
+
+    /// The first segment that starts at or after `lsn`.
+    fn next_segment(&self, lsn: Lsn) -> Lsn {
+        self.segment_of(lsn + self.geometry.segment_bytes as Lsn - 1)
+    }
+
+    /// A slot for the segment at `first`, after a checkpoint if need be.
+    fn free_slot(&self, first: Lsn, end: Lsn) -> Result<u64, Failure> {
+        let take = || self.segments.take(first, self.disk.as_ref(), &self.poison);
+        if let Some(slot) = take()? {
+            return Ok(slot);
+        }
+        if let Some(host) = self.host.get().and_then(std::sync::Weak::upgrade) {
+            host.truncate()?;
+        }
+        take()?.ok_or_else(|| Failure::TooLarge {
+            what: "the log's tail",
+            bytes: u64::try_from(end - self.segments.released()).unwrap_or(0),
+            limit: self.geometry.capacity_bytes,
+            remedy: "end long transactions, or raise the log's capacity",
+        })
+    }
+
+    /// Closes the current turn, empty or not, for good, and keeps others from opening the next.
+    pub(super) fn close_for_trim(&self) -> Result<Turning<'_>, Failure> {
+        let mut opening = self.opening.lock();
+        while opening.is_open || opening.busy {
+            if opening.busy {
+                self.opened.wait(&mut opening);
+                continue;
+            }
+            let pad = self.buffer(opening.turn).seal_empty();
+            drop(opening);
+            let used = Failure::Misuse { what: "the log was trimmed while it was being written" };
+            self.close(pad.ok_or(used)?);
+            opening = self.opening.lock();
+        }
+        Ok(Turning::start(self, opening))
+    }
+}
+
+/// The right to open the next turn; given back however that ends.
+pub(super) struct Turning<'l>(&'l Log);
+
+impl<'l> Turning<'l> {
+    fn start(log: &'l Log, mut opening: MutexGuard<'_, Opening>) -> Turning<'l> {
+        opening.busy = true;
+        Turning(log)
+    }
+
+    fn last(&self) -> (u64, Lsn, Option<InUse>) {
+        let opening = self.0.opening.lock();
+        (opening.turn, opening.end, opening.segment)
+    }
+
+    /// Publishes the next turn.
+    fn opened(self, segment: InUse) {
+        let mut opening = self.0.opening.lock();
+        opening.turn += 1;
+        opening.is_open = true;
+        opening.segment = Some(segment);
+        self.0.current.store(opening.turn, Release);
+    }
+
+    /// The next turn starts a new segment.
+    pub(super) fn leave_segment(self) {
+        self.0.opening.lock().segment = None;
+    }
+}
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        self.0.opening.lock().busy = false;
+        self.0.opened.notify_all();
+    }
+}

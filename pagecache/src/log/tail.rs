@@ -1,0 +1,325 @@
+//! The log's tail: what recovery reads back, from where the checkpoint ends to the last record.
+//!
+//! The file's slots are found by their header blocks and put in LSN order. Reading starts at `from`
+//! and goes on while records are valid; at a position X that holds none, the tail ends. Was X torn,
+//! that is, never acknowledged, or damaged? [`super::evidence`] looks beyond X for proof that X
+//! had been stable, and then it is damage and an error, never a shorter tail.
+//!
+//! * A segment follows at X if its header says that the records before it end at X. So what the
+//!   writer left unused, and ghosts of an epoch that ended at X, are never read (LOG-6).
+//! * At the very start, where nothing was read yet, records that end before `from` will do.
+//! * A header counts only with the salt that the list has for its LSN: of two slots that claim one
+//!   LSN, at most one does.
+//!
+//! Segments are checked one by one, each from its own bytes; [`TailSegment`] is the unit to hand to
+//! other threads. Nothing is written before [`Tail::rewrite`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Geometry, Position, evidence};
+use crate::error::Failure;
+use crate::format::record::{Decoded, Kind, Seed, decode, decode_checked};
+use crate::format::segment::{NoHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::ids::{Lsn, PageId, PageSeq};
+use crate::io::{FileId, Storage, SyncReason};
+
+/// The tail as it was read.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    from: Lsn,
+    end: Lsn,
+    geometry: Geometry,
+    slots: u64,
+    exists: bool,
+    segments: Vec<TailSegment>,
+}
+
+/// One segment of the tail.
+#[derive(Debug)]
+pub(crate) struct TailSegment {
+    slot: u64,
+    first: Lsn,
+    bytes: Vec<u8>,
+    /// Valid records lie in `begin..end` of `bytes`.
+    begin: usize,
+    end: usize,
+}
+
+/// A record that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TailRecord<'t> {
+    pub(crate) lsn: Lsn,
+    pub(crate) kind: Kind,
+    pub(crate) pid: PageId,
+    pub(crate) seq: PageSeq,
+    pub(crate) payload: &'t [u8],
+}
+
+/// Reads the tail that starts at `from`.
+///
+/// `salts` holds (from LSN, salt) pairs; of two with one LSN the later counts. `recorded_stable` is
+/// a stable LSN that was published: the tail must reach it.
+///
+/// # Errors
+///
+/// `Corrupt` if the tail ends below a position that was stable.
+pub(crate) fn scan(
+    disk: &dyn Storage,
+    geometry: Geometry,
+    from: Lsn,
+    salts: &[(Lsn, u64)],
+    recorded_stable: Lsn,
+) -> Result<Tail, Failure> {
+    geometry.check()?;
+    let directory = Directory::read(disk, geometry, salts)?;
+    let mut tail = Tail {
+        from,
+        end: from,
+        geometry,
+        slots: directory.len / geometry.segment_bytes as u64,
+        exists: directory.exists,
+        segments: Vec::new(),
+    };
+    while let Some((first, slot)) = directory.next(tail.end, from) {
+        let segment = directory.load(first, slot, tail.end)?;
+        let end = segment.end_lsn();
+        if segment.begin == segment.end {
+            break; // opened, and nothing in it reached the disk
+        }
+        tail.segments.push(segment);
+        tail.end = end;
+    }
+    evidence::check(&directory, &tail, recorded_stable)?;
+    Ok(tail)
+}
+
+impl Tail {
+    /// Where the last record ends.
+    pub(crate) fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// The segments, in LSN order.
+    pub(crate) fn segments(&self) -> &[TailSegment] {
+        &self.segments
+    }
+
+    /// Every record, in LSN order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = TailRecord<'_>> {
+        self.segments.iter().flat_map(TailSegment::records)
+    }
+
+    /// Where a log goes on after this tail.
+    pub(crate) fn position(&self) -> Position {
+        Position {
+            from: self.from,
+            end: self.end,
+            slots: self.slots,
+            live: self.segments.iter().map(|segment| (segment.slot, segment.first)).collect(),
+            exists: self.exists,
+        }
+    }
+
+    /// Writes the recovered bytes identically in place and syncs them: what was read may have been
+    /// in the system's cache only. A torn identical write harms nothing.
+    pub(crate) fn rewrite(&self, disk: &dyn Storage) -> Result<(), Failure> {
+        let block = self.geometry.block_bytes;
+        for segment in &self.segments {
+            let start = segment.slot * self.geometry.segment_bytes as u64;
+            let records = segment.begin / block * block..segment.end.next_multiple_of(block);
+            for range in [0..block, records] {
+                let offset = start + range.start as u64;
+                let bytes = segment.bytes.get(range.clone()).unwrap_or(&segment.bytes[range.start..]);
+                disk.write_at(FileId::Log, offset, bytes)
+                    .map_err(|source| failed(disk, "rewriting the log's tail", offset, source))?;
+            }
+        }
+        if self.segments.is_empty() {
+            return Ok(());
+        }
+        disk.sync(FileId::Log, SyncReason::Tail)
+            .map_err(|source| failed(disk, "syncing the log's tail", 0, source))
+    }
+
+    /// The file offset of an LSN of the tail, or of the segment that holds it.
+    pub(super) fn offset(&self, lsn: Lsn) -> u64 {
+        let segment_bytes = self.geometry.segment_bytes as u64;
+        let last = self.segments.last();
+        last.map_or(0, |last| {
+            last.slot * segment_bytes + (lsn - last.first).unsigned_abs().min(segment_bytes)
+        })
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+}
+
+impl TailSegment {
+    /// The segment's records, in LSN order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = TailRecord<'_>> {
+        let mut at = self.begin;
+        std::iter::from_fn(move || {
+            while at < self.end {
+                let lsn = self.first + at as Lsn;
+                let decoded = decode_checked(&self.bytes[at..self.end])?;
+                at += decoded.bytes();
+                if let Decoded::Record { head, payload } = decoded {
+                    return Some(TailRecord { lsn, kind: head.kind, pid: head.pid, seq: head.seq, payload });
+                }
+            }
+            None
+        })
+    }
+
+    fn end_lsn(&self) -> Lsn {
+        self.first + self.end as Lsn
+    }
+}
+
+/// What the log file holds: the slots by the segments that lie in them.
+pub(super) struct Directory<'s> {
+    disk: &'s dyn Storage,
+    geometry: Geometry,
+    salts: &'s [(Lsn, u64)],
+    exists: bool,
+    len: u64,
+    /// First LSN to slot and header, for headers that the salt list confirms.
+    segments: BTreeMap<Lsn, (u64, SegmentHeader)>,
+    /// Slots with no whole header: never used, torn or damaged.
+    headless: Vec<u64>,
+}
+
+impl<'s> Directory<'s> {
+    fn read(
+        disk: &'s dyn Storage,
+        geometry: Geometry,
+        salts: &'s [(Lsn, u64)],
+    ) -> Result<Directory<'s>, Failure> {
+        let exists =
+            disk.exists(FileId::Log).map_err(|source| failed(disk, "looking for the log", 0, source))?;
+        let len = if exists { disk.len(FileId::Log) } else { Ok(0) };
+        let len = len.map_err(|source| failed(disk, "measuring the log", 0, source))?;
+        let mut directory =
+            Directory { disk, geometry, salts, exists, len, segments: BTreeMap::new(), headless: Vec::new() };
+        for slot in 0..directory.slots() {
+            let bytes = directory.bytes(slot, SEGMENT_HEADER_BYTES)?;
+            match SegmentHeader::decode(&bytes) {
+                Ok(header) => directory.add(slot, header)?,
+                Err(NoHeader::Absent) => directory.headless.push(slot),
+                Err(NoHeader::Version(version)) => {
+                    let path = disk.path(FileId::Log);
+                    let what =
+                        format!("{} has log format {version}; open it with a newer version", path.display());
+                    return Err(Failure::Unsupported { what });
+                }
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Takes a segment on if its header fits this store and epoch; a ghost's does not.
+    fn add(&mut self, slot: u64, header: SegmentHeader) -> Result<(), Failure> {
+        let SegmentHeader { first, salt, .. } = header;
+        let fits = header.segment_bytes == self.geometry.segment_bytes as u64
+            && header.block_bytes as usize == self.geometry.block_bytes
+            && first > 0
+            && first % self.geometry.segment_bytes as Lsn == 0
+            && self.salt(first) == Some(salt);
+        if !fits {
+            return Ok(());
+        }
+        match self.segments.insert(first, (slot, header)) {
+            None => Ok(()),
+            Some((other, _)) => Err(Failure::Corrupt {
+                found: format!("slots {other} and {slot} both hold the log from LSN {first}"),
+                path: self.disk.path(FileId::Log),
+                offset: slot * self.geometry.segment_bytes as u64,
+            }),
+        }
+    }
+
+    /// The segment to read on in at `at`, and its slot: the next one if records end here, else the
+    /// one around `from` if nothing was read yet.
+    fn next(&self, at: Lsn, from: Lsn) -> Option<(Lsn, u64)> {
+        let segment_bytes = self.geometry.segment_bytes as Lsn;
+        let first = at - at % segment_bytes;
+        let next = if first == at { at } else { first + segment_bytes };
+        if let Some((slot, header)) = self.segments.get(&next) {
+            if header.continues == at || (at == from && header.continues < at) {
+                return Some((next, *slot));
+            }
+        }
+        let (slot, _) = self.segments.get(&first)?;
+        (at == from && at != first).then_some((first, *slot))
+    }
+
+    /// Loads a segment and finds the valid records in it, from `at` or from its start.
+    fn load(&self, first: Lsn, slot: u64, at: Lsn) -> Result<TailSegment, Failure> {
+        let bytes = self.bytes(slot, self.geometry.segment_bytes)?;
+        let block = self.geometry.block_bytes;
+        let begin = usize::try_from(at - first).map_or(block, |begin| begin.max(block));
+        // Beyond where the next segment says that this one ends there are only ghosts.
+        let segment_bytes = self.geometry.segment_bytes;
+        let next = self.segments.get(&(first + segment_bytes as Lsn));
+        let ends = next.and_then(|(_, header)| usize::try_from(header.continues - first).ok());
+        let limit = ends.filter(|ends| *ends > begin).unwrap_or(segment_bytes).min(segment_bytes);
+        let end =
+            self.salt(first).map_or(begin, |salt| valid_to(&bytes, first, begin, limit, &Seed::new(salt)));
+        Ok(TailSegment { slot, first, bytes, begin, end })
+    }
+
+    /// The slots of the file, the last of which may be cut short.
+    fn slots(&self) -> u64 {
+        self.len.div_ceil(self.geometry.segment_bytes as u64)
+    }
+
+    /// Slots with no whole header.
+    pub(super) fn headless(&self) -> &[u64] {
+        &self.headless
+    }
+
+    /// The salt that holds at `lsn`.
+    pub(super) fn salt(&self, lsn: Lsn) -> Option<u64> {
+        let below = self.salts.iter().filter(|(from, _)| *from <= lsn);
+        below.max_by_key(|(from, _)| *from).map(|(_, salt)| *salt)
+    }
+
+    /// Every confirmed segment: first LSN, slot and header.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (Lsn, u64, &SegmentHeader)> {
+        self.segments.iter().map(|(first, (slot, header))| (*first, *slot, header))
+    }
+
+    /// The first `len` bytes of a slot; what the file does not hold is zero.
+    pub(super) fn bytes(&self, slot: u64, len: usize) -> Result<Vec<u8>, Failure> {
+        let offset = slot * self.geometry.segment_bytes as u64;
+        let mut bytes = vec![0; len];
+        let held = (self.len - offset.min(self.len)).min(len as u64) as usize;
+        self.disk
+            .read_at(FileId::Log, offset, &mut bytes[..held])
+            .map_err(|source| failed(self.disk, "reading the log", offset, source))?;
+        Ok(bytes)
+    }
+
+    /// Damage at a file offset.
+    pub(super) fn corrupt(&self, offset: u64, found: String) -> Failure {
+        Failure::Corrupt { found, path: self.disk.path(FileId::Log), offset }
+    }
+}
+
+/// Where the valid records that start at `begin` end; they do not cross `limit`.
+fn valid_to(bytes: &[u8], first: Lsn, begin: usize, limit: usize, seed: &Seed) -> usize {
+    let mut at = begin;
+    while let Some(rest) = bytes.get(at..limit) {
+        match decode(seed, first + at as Lsn, rest) {
+            Ok(decoded) => at += decoded.bytes(),
+            Err(_) => break,
+        }
+    }
+    at
+}
+
+fn failed(disk: &dyn Storage, doing: &'static str, offset: u64, source: std::io::Error) -> Failure {
+    Failure::Io { doing, path: disk.path(FileId::Log), offset, source: Arc::new(source) }
+}

@@ -1,0 +1,155 @@
+//! Torn tails shorten, damage below a stable position is an error: at every byte, for every bit.
+
+use super::{Rig, SMALL, contents};
+use crate::error::Failure;
+use crate::ids::Lsn;
+
+/// Three rounds of two records; the last pad's mark says that the first two rounds are stable.
+fn three_rounds() -> (Rig, Vec<(Lsn, Vec<u8>)>, Vec<Lsn>) {
+    let rig = Rig::new(SMALL);
+    let (mut model, mut rounds) = (Vec::new(), Vec::new());
+    for round in 0..3u8 {
+        for record in 0..2u8 {
+            let payload = vec![round * 16 + record; 20];
+            model.push((rig.append(&payload), payload));
+        }
+        rounds.push(rig.log.flush().unwrap());
+    }
+    (rig, model, rounds)
+}
+
+#[test]
+fn a_tail_cut_at_any_byte_behind_the_mark_is_a_prefix() {
+    let (rig, model, rounds) = three_rounds();
+    let image = rig.disk.image();
+    for cut in rig.offset(rounds[1])..rig.offset(rounds[2]) {
+        let mut torn = image.clone();
+        torn[cut..].fill(0);
+        let tail = rig.scan_image(torn, rig.first(), rounds[1]).unwrap();
+        let got = contents(&tail);
+        assert!(got.len() >= 4, "cut at {cut}");
+        assert_eq!(got[..], model[..got.len()], "cut at {cut}");
+        assert!(tail.end() <= rig.first() + cut as Lsn + 512);
+        // The file may also end there.
+        let tail = rig.scan_image(image[..cut].to_vec(), rig.first(), rounds[1]).unwrap();
+        assert_eq!(contents(&tail), got, "file ends at {cut}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_below_the_mark_is_damage() {
+    let (rig, model, rounds) = three_rounds();
+    let image = rig.disk.image();
+    let covered = |byte: usize| {
+        // Behind a pad's mark its bytes mean nothing.
+        let lsn = rig.first() + byte as Lsn;
+        let next = rounds.iter().find(|end| lsn < **end).copied().unwrap_or(Lsn::MAX);
+        let records_end = model
+            .iter()
+            .rfind(|(at, _)| *at < next)
+            .map_or(0, |(at, payload)| at + 24 + payload.len() as Lsn);
+        lsn < records_end + 32
+    };
+    for byte in rig.offset(rig.first()) + 512..rig.offset(rounds[1]) {
+        for bit in 0..8 {
+            let mut bytes = image.clone();
+            bytes[byte] ^= 1 << bit;
+            // Nothing is recorded but the start: the marks alone must tell.
+            let scanned = rig.scan_image(bytes, rig.first(), rig.first());
+            if covered(byte) {
+                assert!(
+                    matches!(scanned, Err(Failure::Corrupt { .. })),
+                    "byte {byte}, bit {bit}: {scanned:?}"
+                );
+            } else {
+                assert_eq!(contents(&scanned.unwrap()), model, "byte {byte}, bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_behind_the_last_mark_is_a_shorter_prefix() {
+    let (rig, model, rounds) = three_rounds();
+    let image = rig.disk.image();
+    for byte in rig.offset(rounds[1])..rig.offset(rounds[2]) {
+        for bit in 0..8 {
+            let mut bytes = image.clone();
+            bytes[byte] ^= 1 << bit;
+            let tail = rig.scan_image(bytes.clone(), rig.first(), rig.first()).unwrap();
+            let got = contents(&tail);
+            assert!(got.len() >= 4, "byte {byte}, bit {bit}");
+            assert_eq!(got[..], model[..got.len()], "byte {byte}, bit {bit}");
+            // A checkpoint that knows better calls it damage.
+            let known = rig.scan_image(bytes, rig.first(), rounds[2]);
+            assert_eq!(known.is_err(), tail.end() < rounds[2], "byte {byte}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_segment_header_is_damage_once_something_in_it_was_stable() {
+    let (rig, _, rounds) = three_rounds();
+    let image = rig.disk.image();
+    for bit in 0..60 * 8 {
+        let mut bytes = image.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let scanned = rig.scan_image(bytes, rig.first(), rig.first());
+        assert!(matches!(scanned, Err(Failure::Corrupt { .. })), "bit {bit}: {scanned:?}");
+    }
+    // A later segment: all that was before reads, so only what was stable inside it can tell.
+    let again = rig.reopen(rig.first());
+    for _ in 0..2 {
+        again.append(b"second epoch");
+        again.log.flush().unwrap();
+    }
+    let image = again.disk.image();
+    for bit in 0..60 * 8 {
+        let mut bytes = image.clone();
+        bytes[SMALL.segment_bytes + bit / 8] ^= 1 << (bit % 8);
+        let scanned = again.scan_image(bytes, rig.first(), rounds[2]);
+        assert!(matches!(scanned, Err(Failure::Corrupt { .. })), "bit {bit}: {scanned:?}");
+    }
+}
+
+/// The last records of an epoch had been recovered, rewritten and built upon.
+#[test]
+fn the_end_of_an_earlier_epoch_may_not_shrink() {
+    let rig = Rig::new(SMALL);
+    rig.append(b"first");
+    let last = rig.append(b"last of its epoch");
+    rig.log.hand_over().unwrap();
+    let again = rig.reopen(rig.first());
+    again.append(b"next epoch");
+    let stable = again.log.flush().unwrap();
+    let mut bytes = again.disk.image();
+    bytes[rig.offset(last) + 30] ^= 4;
+    let scanned = again.scan_image(bytes, rig.first(), rig.first());
+    assert!(matches!(scanned, Err(Failure::Corrupt { .. })), "{scanned:?}");
+    assert!(again.scan(rig.first(), stable).is_ok());
+}
+
+#[test]
+fn a_missing_log_is_damage_unless_it_held_nothing_stable() {
+    let (rig, _, rounds) = three_rounds();
+    assert!(rig.scan_image(Vec::new(), rig.first(), rounds[2]).unwrap_err().is_corruption());
+    let mut file = rig.disk.image();
+    file.truncate(512);
+    assert!(rig.scan_image(file, rig.first(), rounds[0]).unwrap_err().is_corruption());
+    assert_eq!(rig.scan_image(Vec::new(), rounds[2], rounds[2]).unwrap().end(), rounds[2]);
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let (rig, _, rounds) = three_rounds();
+    let mut random = super::Random(77);
+    for round in 0..300 {
+        let mut bytes = rig.disk.image();
+        for _ in 0..1 + random.below(20) {
+            let at = random.below(2048);
+            bytes[at] = random.next() as u8;
+        }
+        bytes.truncate(bytes.len() - random.below(SMALL.segment_bytes) * (round % 2));
+        let _either = rig.scan_image(bytes, rig.first(), rounds[round % 3]);
+    }
+}

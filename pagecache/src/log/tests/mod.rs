@@ -1,0 +1,155 @@
+//! Tests of the log as a whole, on a disk in memory.
+
+mod append;
+mod damage;
+mod disk;
+mod faults;
+mod reopen;
+mod space;
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use self::disk::Disk;
+use super::tail::{Tail, scan};
+use super::{Geometry, Host, Log, Position};
+use crate::error::{Failure, Poison};
+use crate::format::record::{Kind, RecordHead};
+use crate::ids::Lsn;
+
+const SMALL: Geometry = Geometry {
+    block_bytes: 512,
+    segment_bytes: 8 << 10,
+    buffer_bytes: 2 << 10,
+    buffers: 4,
+    capacity_bytes: 8 << 20,
+};
+
+/// What the checkpoint would do: keeps the salts, counts, releases when asked.
+struct TestHost {
+    salts: Mutex<Vec<(Lsn, u64)>>,
+    truncations: Mutex<usize>,
+    /// Releases up to the stable LSN at every truncation.
+    releases: bool,
+    log: Mutex<Weak<Log>>,
+}
+
+impl Host for TestHost {
+    fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure> {
+        let mut salts = self.salts.lock();
+        let salt = 0xFEED_0000 + salts.len() as u64;
+        salts.push((from, salt));
+        Ok(salt)
+    }
+
+    fn truncate(&self) -> Result<(), Failure> {
+        *self.truncations.lock() += 1;
+        let log = self.log.lock().upgrade();
+        if let (true, Some(log)) = (self.releases, log) {
+            log.release(log.flush()?);
+        }
+        Ok(())
+    }
+}
+
+/// A log with its disk and host.
+struct Rig {
+    disk: Arc<Disk>,
+    host: Arc<TestHost>,
+    log: Arc<Log>,
+    geometry: Geometry,
+}
+
+impl Rig {
+    fn new(geometry: Geometry) -> Rig {
+        Rig::at(Arc::new(Disk::default()), geometry, Position::fresh(&geometry), Vec::new(), false)
+    }
+
+    fn releasing(geometry: Geometry) -> Rig {
+        Rig::at(Arc::new(Disk::default()), geometry, Position::fresh(&geometry), Vec::new(), true)
+    }
+
+    fn at(
+        disk: Arc<Disk>,
+        geometry: Geometry,
+        position: Position,
+        salts: Vec<(Lsn, u64)>,
+        releases: bool,
+    ) -> Rig {
+        let log = Log::new(disk.clone(), geometry, Arc::new(Poison::default()), position).unwrap();
+        let log = Arc::new(log);
+        let host = TestHost {
+            salts: Mutex::new(salts),
+            truncations: Mutex::new(0),
+            releases,
+            log: Mutex::new(Arc::downgrade(&log)),
+        };
+        let host = Arc::new(host);
+        let weak: Weak<TestHost> = Arc::downgrade(&host);
+        log.set_host(weak);
+        Rig { disk, host, log, geometry }
+    }
+
+    /// Opens what is on this rig's disk, as after a crash of the process.
+    fn reopen(&self, from: Lsn) -> Rig {
+        let tail = self.scan(from, from).unwrap();
+        tail.rewrite(self.disk.as_ref()).unwrap();
+        Rig::at(self.disk.clone(), self.geometry, tail.position(), self.salts(), self.host.releases)
+    }
+
+    fn salts(&self) -> Vec<(Lsn, u64)> {
+        self.host.salts.lock().clone()
+    }
+
+    fn scan(&self, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
+        scan(self.disk.as_ref(), self.geometry, from, &self.salts(), recorded_stable)
+    }
+
+    /// Scans another image of this rig's file.
+    fn scan_image(&self, image: Vec<u8>, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
+        scan(&Disk::with(image), self.geometry, from, &self.salts(), recorded_stable)
+    }
+
+    fn first(&self) -> Lsn {
+        self.geometry.first_lsn()
+    }
+
+    /// Appends one record and completes it.
+    fn append(&self, payload: &[u8]) -> Lsn {
+        append(&self.log, 1, payload).unwrap()
+    }
+
+    /// Where an LSN lies in the file, if segments went to slots in order from the first.
+    fn offset(&self, lsn: Lsn) -> usize {
+        (lsn - self.first()) as usize
+    }
+}
+
+fn append(log: &Log, pid: usize, payload: &[u8]) -> Result<Lsn, Failure> {
+    let head = RecordHead { kind: Kind::Append, pid, seq: 9 };
+    let mut reservation = log.reserve(head, payload.len())?;
+    reservation.payload().copy_from_slice(payload);
+    let lsn = reservation.lsn();
+    reservation.complete();
+    Ok(lsn)
+}
+
+/// LSN and payload of every record.
+fn contents(tail: &Tail) -> Vec<(Lsn, Vec<u8>)> {
+    tail.records().map(|record| (record.lsn, record.payload.to_vec())).collect()
+}
+
+/// A small generator of random numbers; the seed is printed by whoever fails.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 ^ (self.0 >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD) >> 11
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
