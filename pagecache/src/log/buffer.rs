@@ -7,17 +7,16 @@
 //! * LOG-3: a landing exists only after the last claim of its turn was released.
 //! * LOG-4: a buffer is recycled, and claimed anew, only after its landing is gone.
 //!
+//! The bytes lie in std's cell; the model of the word has cells of its own for loom to watch.
 //! Buffers end on block borders: the one who seals owns the bytes up to the border behind a pad.
 
 use std::cell::UnsafeCell;
 
-use parking_lot::Mutex;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicI64, AtomicU32};
-
 use super::word::{BufferState, Claimed, Duty, Sealing};
 use crate::format::record::PAD_BYTES_MIN;
 use crate::ids::Lsn;
+use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::{AtomicU32, AtomicU64, Mutex};
 
 /// Where a turn's bytes go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +36,7 @@ pub(super) struct Place {
 pub(super) struct LogBuffer {
     state: BufferState,
     /// The LSN of the first byte in this turn; fixed while a claim is held.
-    base: AtomicI64,
+    base: AtomicU64,
     /// Bytes to be written in this turn; set by the one who seals before it releases its claim.
     end: AtomicU32,
     place: Mutex<Place>,
@@ -69,7 +68,7 @@ impl LogBuffer {
         let bytes = unsafe { Box::from_raw(zeros as *mut [UnsafeCell<u8>]) };
         LogBuffer {
             state: BufferState::new(),
-            base: AtomicI64::new(0),
+            base: AtomicU64::new(0),
             end: AtomicU32::new(0),
             place: Mutex::new(Place::default()),
             block_bytes,
@@ -115,7 +114,7 @@ impl LogBuffer {
         assert!(place.capacity as usize <= self.bytes.len(), "a turn of {} bytes", place.capacity);
         let limit = place.capacity - PAD_BYTES_MIN as u32;
         self.state.recycle(turn, limit, || {
-            self.base.store(place.base, Relaxed); // published with the turn
+            self.base.store(place.base.cast_unsigned(), Relaxed); // published with the turn
             *self.place.lock() = place;
         })
     }
@@ -137,7 +136,7 @@ impl LogBuffer {
 
     /// The current turn's first LSN. The caller keeps the turn from being recycled.
     pub(super) fn base(&self) -> Lsn {
-        self.base.load(Acquire)
+        self.base.load(Acquire).cast_signed()
     }
 
     /// The right to write out `turn`, if it is queued and nobody took it before.
@@ -162,7 +161,7 @@ pub(super) struct Claim<'b> {
 impl Claim<'_> {
     /// The LSN of the range's first byte.
     pub(super) fn lsn(&self) -> Lsn {
-        self.buffer.base.load(Relaxed) + Lsn::from(self.at)
+        self.buffer.base.load(Relaxed).cast_signed() + Lsn::from(self.at)
     }
 
     /// How many bytes the claim covers.

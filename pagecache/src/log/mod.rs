@@ -31,9 +31,6 @@ mod word;
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::AtomicU64;
-
 use self::buffer::LogBuffer;
 use self::open::Opening;
 pub(crate) use self::reservation::Reservation;
@@ -43,6 +40,7 @@ use crate::error::{Failure, Poison};
 use crate::format::record::{HEADER_BYTES, PAD_BYTES_MIN, RecordHead, Seed};
 use crate::ids::Lsn;
 use crate::io::{FileId, Storage};
+use crate::sync::{AtomicU64, Condvar, Mutex};
 
 /// Sizes of the log; fixed while it is open. Block and segment sizes are fixed at creation.
 #[derive(Clone, Copy, Debug)]
@@ -322,5 +320,5 @@ impl Log {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

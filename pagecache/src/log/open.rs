@@ -9,15 +9,14 @@
 //! States of [`Opening`]: open (the current turn takes reservations), closed (its end is known) and
 //! closed and busy (somebody opens the next).
 
-use parking_lot::MutexGuard;
-use std::sync::atomic::Ordering::{Acquire, Release};
-
 use super::buffer::{Asked, Claim, Place};
 use super::{Epoch, Log, held};
 use crate::error::Failure;
 use crate::format::record::{PAD_BYTES_MIN, Seed, write_pad};
 use crate::ids::Lsn;
 use crate::io::{FileId, SyncReason};
+use crate::sync::MutexGuard;
+use crate::sync::Ordering::{Acquire, Release};
 
 /// Which turn is open, or where the last one ended.
 #[derive(Debug)]

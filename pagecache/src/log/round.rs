@@ -8,10 +8,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::sync::atomic::AtomicI64;
-use std::sync::atomic::Ordering::{Acquire, Release};
-
 use super::buffer::{Landing, Place};
 use super::word::Duty;
 use super::{Epoch, Log, held};
@@ -19,6 +15,8 @@ use crate::error::Failure;
 use crate::format::segment::SegmentHeader;
 use crate::ids::Lsn;
 use crate::io::{FileId, SyncReason};
+use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, yield_now};
 
 /// How far a round takes the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ pub(super) struct Rounds {
     /// `state`, `stable`, or the queued or recyclable state of a buffer has changed.
     changed: Condvar,
     /// Everything below is durable.
-    stable: AtomicI64,
+    stable: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -54,12 +52,12 @@ impl Rounds {
         Rounds {
             state: Mutex::new(Reached { leading: false, landed: 0, written: end }),
             changed: Condvar::new(),
-            stable: AtomicI64::new(end),
+            stable: AtomicU64::new(end.cast_unsigned()),
         }
     }
 
     pub(super) fn stable(&self) -> Lsn {
-        self.stable.load(Acquire) // pairs with the leader's store: what came before the sync is seen
+        self.stable.load(Acquire).cast_signed() // pairs with the leader's store: what came before the sync is seen
     }
 
     /// Wakes everybody who waits for a round or a buffer. The empty critical section makes sure
@@ -100,7 +98,7 @@ impl Log {
             let leading = Leading::start(self, state);
             if has_waited {
                 // Those who were woken by the same round are about to write again: let them in.
-                std::thread::yield_now();
+                yield_now();
             }
             self.lead(depth)?;
             drop(leading);
@@ -117,7 +115,7 @@ impl Log {
         if depth == Depth::Device && written > self.stable() {
             let synced = self.disk.sync(FileId::Log, SyncReason::Commit);
             synced.map_err(|source| self.give_up("syncing the log", 0, source))?;
-            self.rounds.stable.store(written, Release);
+            self.rounds.stable.store(written.cast_unsigned(), Release);
         }
         Ok(())
     }

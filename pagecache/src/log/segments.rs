@@ -7,12 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::Geometry;
 use crate::error::{Failure, Poison};
 use crate::ids::Lsn;
 use crate::io::{FileId, Storage};
+use crate::sync::{Condvar, Mutex};
 
 /// Zeros are written in pieces of at most this many bytes.
 const ZEROS_BYTES: usize = 1 << 20;

@@ -16,9 +16,9 @@
 //! [`super::buffer`]'s business; which turn comes next, [`super::open`]'s.
 
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{AtomicU32, AtomicU64};
 
 /// 63 sealed | 62..48 turn, low bits | 47..32 writers | 31..0 filled bytes
 #[derive(Clone, Copy)]
@@ -199,7 +199,7 @@ impl BufferState {
 
     /// `ordering` is a parameter for the model that proves `AcqRel` is needed: Release publishes
     /// this writer's bytes, Acquire shows the last one everybody's.
-    fn release_as(&self, ordering: std::sync::atomic::Ordering) -> Duty {
+    fn release_as(&self, ordering: Ordering) -> Duty {
         // Recycling writes the next turn here before its CAS; the comparison below tells it apart.
         let turn = self.turn.load(Relaxed);
         let before = Word(self.word.fetch_sub(Word::ONE_WRITER, ordering));
@@ -271,3 +271,6 @@ impl BufferState {
         open.then_some(seen.filled())
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

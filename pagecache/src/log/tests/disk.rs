@@ -4,9 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::io::{FileId, Storage, SyncReason};
+use crate::sync::Mutex;
 
 #[derive(Debug, Default)]
 pub(super) struct Disk {

@@ -9,14 +9,13 @@ mod space;
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use self::disk::Disk;
 use super::tail::{Tail, scan};
 use super::{Geometry, Host, Log, Position};
 use crate::error::{Failure, Poison};
 use crate::format::record::{Kind, RecordHead};
 use crate::ids::Lsn;
+use crate::sync::Mutex;
 
 const SMALL: Geometry = Geometry {
     block_bytes: 512,
