@@ -1,6 +1,307 @@
 //! Settings of a store, and the seams through which files, time and threads come in.
-//! (in progress)
+//!
+//! [`ConfigBuilder::build`] checks every setting; what it finds is told by `PageCache::start`, since
+//! the seed's `build` cannot fail.
 
-/// Settings of a store.
-#[derive(Clone, Debug)]
-pub struct Config {}
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    error::Failure,
+    io::{Clock, Spawner, Storage},
+    mem::PageMemory,
+};
+
+/// Smallest block: one sector.
+const BLOCK_BYTES_MIN: usize = 512;
+/// Largest block that the formats allow.
+const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// Settings of a store, made by a [`ConfigBuilder`]. Clones share the page memory and the seams.
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) inner: Arc<Settings>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) path: PathBuf,
+    pub(crate) temporary: bool,
+    pub(crate) create: bool,
+    pub(crate) create_new: bool,
+    pub(crate) cache_capacity: u64,
+    pub(crate) flush_every: Option<Duration>,
+    pub(crate) page_consolidation_threshold: usize,
+    pub(crate) block_bytes: usize,
+    pub(crate) log_segment_bytes: usize,
+    pub(crate) log_buffers: usize,
+    pub(crate) log_capacity: u64,
+    pub(crate) checkpoint_every_bytes: u64,
+    pub(crate) store_segment_bytes: usize,
+    pub(crate) storage: Option<Arc<dyn Storage>>,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) spawner: Option<Arc<dyn Spawner>>,
+    pub(crate) salt_seed: Option<u64>,
+    pub(crate) memory: PageMemory,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("path", &self.inner.path)
+            .field("temporary", &self.inner.temporary)
+            .field("cache_capacity", &self.inner.cache_capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The directory that holds the store.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Bytes of memory that pages may occupy.
+    #[must_use]
+    pub fn cache_capacity(&self) -> u64 {
+        self.inner.cache_capacity
+    }
+
+    /// The memory that page buffers of this store come from.
+    #[must_use]
+    pub fn page_memory(&self) -> &PageMemory {
+        &self.inner.memory
+    }
+
+    /// Refuses settings that cannot work, naming the setting and its range.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let s = &*self.inner;
+        let block = s.block_bytes;
+        let rules = [
+            (
+                block.is_power_of_two() && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block),
+                "block_bytes must be a power of two from 512 to 65536",
+            ),
+            (
+                s.log_segment_bytes.is_multiple_of(block) && s.log_segment_bytes >= 4 * block,
+                "log_segment_bytes must be a multiple of block_bytes and at least four blocks",
+            ),
+            (s.log_segment_bytes <= 1 << 30, "log_segment_bytes must be at most 1 GiB"),
+            (s.log_buffers.is_power_of_two() && s.log_buffers >= 2, "log_buffers must be a power of two from 2 on"),
+            (
+                s.log_capacity >= 4 * s.log_segment_bytes as u64,
+                "log_capacity must hold at least four log segments",
+            ),
+            (
+                s.checkpoint_every_bytes > 0 && s.checkpoint_every_bytes <= s.log_capacity * 3 / 4,
+                "checkpoint_every_bytes must be from 1 to three quarters of log_capacity",
+            ),
+            (
+                s.store_segment_bytes.is_multiple_of(block) && s.store_segment_bytes >= 4 * block,
+                "store_segment_bytes must be a multiple of block_bytes and at least four blocks",
+            ),
+            (s.store_segment_bytes <= 1 << 30, "store_segment_bytes must be at most 1 GiB"),
+            (s.page_consolidation_threshold >= 1, "page_consolidation_threshold must be at least 1"),
+            (s.cache_capacity >= 1, "cache_capacity must be at least 1 byte"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, rule)) => Err(Failure::Unsupported { what: (*rule).to_owned() }),
+        }
+    }
+}
+
+/// Chooses settings one by one; each call returns the builder.
+///
+/// ```
+/// let config = pagecache::ConfigBuilder::new().temporary(true).cache_capacity(64 << 20).build();
+/// assert_eq!(config.cache_capacity(), 64 << 20);
+/// ```
+#[derive(Clone)]
+pub struct ConfigBuilder {
+    settings: Settings,
+}
+
+impl fmt::Debug for ConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder").field("path", &self.settings.path).finish_non_exhaustive()
+    }
+}
+
+impl Default for ConfigBuilder {
+    fn default() -> ConfigBuilder {
+        ConfigBuilder::new()
+    }
+}
+
+impl ConfigBuilder {
+    /// Starts from the defaults.
+    #[must_use]
+    pub fn new() -> ConfigBuilder {
+        ConfigBuilder {
+            settings: Settings {
+                path: PathBuf::from("default.db"),
+                temporary: false,
+                create: true,
+                create_new: false,
+                cache_capacity: 1 << 30,
+                flush_every: Some(Duration::from_millis(500)),
+                page_consolidation_threshold: 8,
+                block_bytes: 4096,
+                log_segment_bytes: 1 << 20,
+                log_buffers: 8,
+                log_capacity: 128 << 20,
+                checkpoint_every_bytes: 48 << 20,
+                store_segment_bytes: 1 << 20,
+                storage: None,
+                clock: None,
+                spawner: None,
+                salt_seed: None,
+                memory: PageMemory::new(),
+            },
+        }
+    }
+
+    /// Checks the settings and seals them. A setting out of its range is told by `start`.
+    #[must_use]
+    pub fn build(self) -> Config {
+        Config { inner: Arc::new(self.settings) }
+    }
+
+    /// Directory of the store. Default: `default.db`.
+    #[must_use]
+    pub fn path<P: AsRef<Path>>(mut self, path: P) -> ConfigBuilder {
+        self.settings.path = path.as_ref().to_path_buf();
+        self
+    }
+
+    /// Keeps the store in a fresh directory that goes away when the store is dropped. Default: false.
+    #[must_use]
+    pub fn temporary(mut self, temporary: bool) -> ConfigBuilder {
+        self.settings.temporary = temporary;
+        self
+    }
+
+    /// Makes the store where there is none. Default: true.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> ConfigBuilder {
+        self.settings.create = create;
+        self
+    }
+
+    /// Refuses to open a store that is already there. Default: false.
+    #[must_use]
+    pub fn create_new(mut self, create_new: bool) -> ConfigBuilder {
+        self.settings.create_new = create_new;
+        self
+    }
+
+    /// Bytes of memory for pages, resident fragments included. Default: 1 GiB. May change at each open.
+    #[must_use]
+    pub fn cache_capacity(mut self, bytes: u64) -> ConfigBuilder {
+        self.settings.cache_capacity = bytes;
+        self
+    }
+
+    /// Milliseconds after which a write is durable without being asked for; `None` for never.
+    /// Default: 500. May change at each open.
+    #[must_use]
+    pub fn flush_every_ms(mut self, every: Option<u64>) -> ConfigBuilder {
+        self.settings.flush_every = every.map(Duration::from_millis);
+        self
+    }
+
+    /// Fragments of a page above which a reader or writer consolidates it in memory. Default: 8.
+    #[must_use]
+    pub fn page_consolidation_threshold(mut self, fragments: usize) -> ConfigBuilder {
+        self.settings.page_consolidation_threshold = fragments;
+        self
+    }
+
+    /// Bytes that the device writes as a whole. Default: 4096. Fixed when the store is made.
+    #[must_use]
+    pub fn block_bytes(mut self, bytes: usize) -> ConfigBuilder {
+        self.settings.block_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a log segment, which bounds the size of one batch. Default: 1 MiB. Fixed when the
+    /// store is made.
+    #[must_use]
+    pub fn log_segment_bytes(mut self, bytes: usize) -> ConfigBuilder {
+        self.settings.log_segment_bytes = bytes;
+        self
+    }
+
+    /// Buffers between writers and the log, each of one log segment at most. Default: 8.
+    #[must_use]
+    pub fn log_buffers(mut self, buffers: usize) -> ConfigBuilder {
+        self.settings.log_buffers = buffers;
+        self
+    }
+
+    /// Bytes that the log may take on disk; when it is full, writers wait for a checkpoint. Default:
+    /// 128 MiB. May change at each open.
+    #[must_use]
+    pub fn log_capacity(mut self, bytes: u64) -> ConfigBuilder {
+        self.settings.log_capacity = bytes;
+        self
+    }
+
+    /// Bytes of log after which a checkpoint is taken in the background: it bounds the time to open
+    /// after a crash. Default: 48 MiB. May change at each open.
+    #[must_use]
+    pub fn checkpoint_every_bytes(mut self, bytes: u64) -> ConfigBuilder {
+        self.settings.checkpoint_every_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a segment of the `pages` file. Default: 1 MiB. Fixed when the store is made.
+    #[must_use]
+    pub fn store_segment_bytes(mut self, bytes: usize) -> ConfigBuilder {
+        self.settings.store_segment_bytes = bytes;
+        self
+    }
+
+    /// Gives the store page memory of its own. Builders start with one; clones of a builder share it.
+    #[must_use]
+    pub fn fresh_memory(mut self) -> ConfigBuilder {
+        self.settings.memory = PageMemory::new();
+        self
+    }
+
+    /// Where the bytes live, in place of files in `path`.
+    #[must_use]
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> ConfigBuilder {
+        self.settings.storage = Some(storage);
+        self
+    }
+
+    /// Where time comes from, in place of the system's monotonic clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> ConfigBuilder {
+        self.settings.clock = Some(clock);
+        self
+    }
+
+    /// Where background work runs, in place of threads.
+    #[must_use]
+    pub fn spawner(mut self, spawner: Arc<dyn Spawner>) -> ConfigBuilder {
+        self.settings.spawner = Some(spawner);
+        self
+    }
+
+    /// Makes salts and the store's identity from this number instead of the system's randomness, so
+    /// that a simulation repeats exactly. Never use it for a store that matters: equal salts let an
+    /// old record pass for a new one.
+    #[must_use]
+    pub fn salt_seed(mut self, seed: u64) -> ConfigBuilder {
+        self.settings.salt_seed = Some(seed);
+        self
+    }
+}

@@ -17,8 +17,11 @@ mod reclaim;
 mod store;
 mod sync;
 
-pub use config::Config;
+pub use config::{Config, ConfigBuilder};
 pub use error::{DecodeError, Error, Failure, Result};
 pub use ids::{LogId, Lsn, PageId, SegmentId};
 pub use materializer::Materializer;
+pub use pagecache::{
+    Admission, Batch, FragState, PageCache, PageGet, PagePtr, PageView, Stats, Verdict, View,
+};
 pub use reclaim::{Guard, pin};

@@ -1,1 +1,77 @@
-//! (in progress)
+//! What stays in memory: pages are fetched when asked for, consolidated where they are read or
+//! written, written back to the `pages` file, and evicted when memory is short.
+//!
+//! * CACHE-1: every byte that becomes resident is charged at that moment and uncharged when it is
+//!   swapped out of its cell.
+//! * CACHE-2: a page whose chain holds a pending fragment is not consolidated, written back or
+//!   evicted: installs are short, one comes back later.
+//! * CACHE-3: a page's durable word changes only under its claim and under the lock of the list of
+//!   map changes, so a prefix of that list is exactly a state of the durable words.
+//!
+//! What a checkpoint does with the list is [`super::checkpoint`]'s business.
+
+mod changes;
+mod evict;
+mod resident;
+mod writeback;
+
+use std::{mem::size_of, sync::Arc};
+
+pub(crate) use changes::{Changes, Prefix};
+pub(crate) use resident::Resident;
+
+use crate::{
+    error::Poison,
+    ids::PageId,
+    materializer::Materializer,
+    page::{chain::Node, pages::Pages},
+    store::Store,
+    sync::{AtomicUsize, Mutex, Ordering},
+};
+
+/// The pages of a store: those in memory, and the way to the rest.
+pub(crate) struct Cache<M: Materializer> {
+    pub(crate) pages: Pages<M::PageFrag>,
+    pub(crate) store: Store,
+    pub(crate) materializer: M,
+    pub(crate) changes: Mutex<Changes>,
+    pub(crate) poison: Arc<Poison>,
+    resident_bytes: AtomicUsize,
+    capacity: usize,
+    hand: Mutex<PageId>,
+}
+
+impl<M: Materializer> Cache<M> {
+    pub(crate) fn new(materializer: M, store: Store, capacity: u64, poison: Arc<Poison>) -> Cache<M> {
+        Cache {
+            pages: Pages::new(),
+            store,
+            materializer,
+            changes: Mutex::new(Changes::default()),
+            poison,
+            resident_bytes: AtomicUsize::new(0),
+            capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            hand: Mutex::new(0),
+        }
+    }
+
+    /// Bytes that a node with this fragment occupies.
+    #[inline]
+    pub(crate) fn charge_of(&self, frag: Option<&M::PageFrag>) -> usize {
+        size_of::<Node<M::PageFrag>>() + frag.map_or(0, |frag| self.materializer.size_in_bytes(frag))
+    }
+
+    pub(crate) fn charge(&self, bytes: usize) {
+        // Relaxed: a sum that nobody orders anything by.
+        self.resident_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn uncharge(&self, bytes: usize) {
+        self.resident_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of pages in memory.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.resident_bytes.load(Ordering::Relaxed)
+    }
+}

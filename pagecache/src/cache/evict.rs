@@ -1,0 +1,86 @@
+//! Eviction: a clock hand passes over the pages and takes those that nobody touched since its last
+//! pass. Clean pages leave at once, dirty ones are written back first.
+
+use super::Cache;
+use crate::{
+    error::Failure,
+    ids::PageId,
+    materializer::Materializer,
+    page::{
+        cell::{Cell, Head, Word},
+        chain::ALL_DURABLE,
+    },
+    reclaim::{Guard, pin},
+    store::Purpose,
+};
+
+/// Dirty pages gathered before they are written back together.
+const VICTIMS_PER_ROUND: usize = 64;
+/// Part of the capacity that one call frees beyond what is over it, so that calls are rare.
+const SLACK_DIVISOR: usize = 32;
+
+impl<M: Materializer> Cache<M> {
+    /// True if pages occupy more than they may.
+    #[inline]
+    pub(crate) fn is_over_capacity(&self) -> bool {
+        self.resident_bytes() > self.capacity
+    }
+
+    /// Evicts pages until the rest fits. One thread does it at a time; others return at once.
+    pub(crate) fn make_room(&self) -> Result<(), Failure> {
+        let Some(mut hand) = self.hand.try_lock() else { return Ok(()) };
+        let target = self.capacity - self.capacity / SLACK_DIVISOR;
+        // Two passes take every untouched page; pages touched meanwhile are in use.
+        let mut steps = 2 * self.pages.bound();
+        let mut dirty = Vec::new();
+        while self.resident_bytes() > target && steps > 0 {
+            let guard = pin();
+            while dirty.len() < VICTIMS_PER_ROUND && self.resident_bytes() > target && steps > 0 {
+                steps -= 1;
+                let pid = *hand;
+                *hand = if pid + 1 < self.pages.bound() { pid + 1 } else { 0 };
+                let Some(cell) = self.pages.cell(pid) else { continue };
+                if !matches!(cell.head(&guard).1, Head::Chain(_)) || cell.take_touch() {
+                    continue;
+                }
+                if !self.evict(cell, &guard) {
+                    dirty.push(pid);
+                }
+            }
+            drop(guard);
+            self.evict_dirty(&mut dirty)?;
+        }
+        Ok(())
+    }
+
+    fn evict_dirty(&self, dirty: &mut Vec<PageId>) -> Result<(), Failure> {
+        if dirty.is_empty() {
+            return Ok(());
+        }
+        self.write_back(dirty, Purpose::Ordinary)?;
+        let guard = pin();
+        for pid in dirty.drain(..) {
+            if let Some(cell) = self.pages.cell(pid) {
+                self.evict(cell, &guard);
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts a page whose durable form is current. False if it is not.
+    fn evict(&self, cell: &Cell<M::PageFrag>, guard: &Guard) -> bool {
+        // The claim keeps the durable form in its place until the swap.
+        let Some(_claim) = cell.claim() else { return false };
+        let (word, head) = cell.head(guard);
+        let Head::Chain(top) = head else { return true };
+        let Some(durable) = cell.durable(guard) else { return false };
+        if top.is_unsettled() || top.oldest_above(durable.seq) != ALL_DURABLE {
+            return false;
+        }
+        let charge = top.chain_charge();
+        if cell.set(word, Word::evicted(top.seq), guard) {
+            self.uncharge(charge);
+        }
+        true
+    }
+}

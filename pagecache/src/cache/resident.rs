@@ -1,0 +1,248 @@
+//! Bringing a page's content into memory, and folding its chain there. Nothing here writes or logs.
+
+use std::ptr;
+
+use super::Cache;
+use crate::{
+    error::Failure,
+    ids::{Lsn, PageId, PageSeq},
+    materializer::Materializer,
+    page::{
+        cell::{Cell, Durable, Head, Word},
+        chain::{ALL_DURABLE, Body, Draft, Node, Stamp, committed},
+        slot::SlotState,
+    },
+    reclaim::Guard,
+    store::Pin,
+};
+
+/// A page as a reader finds it: its chain stands on a base in memory, if it has content at all.
+pub(crate) enum Resident<'g, P> {
+    Unallocated,
+    Allocated(Word<P>),
+    Free(Word<P>),
+    /// The whole page; the chain's oldest needed node is a base.
+    Chain(Word<P>, &'g Node<P>),
+}
+
+impl<M: Materializer> Cache<M> {
+    /// The page, fetched if need be.
+    #[inline]
+    pub(crate) fn resident<'g>(
+        &self,
+        pid: PageId,
+        guard: &'g Guard,
+    ) -> Result<Resident<'g, M::PageFrag>, Failure> {
+        let Some(cell) = self.pages.cell(pid) else { return Ok(Resident::Unallocated) };
+        loop {
+            let (word, head) = cell.head(guard);
+            match head {
+                Head::Chain(top) => {
+                    if stands_on_base(top) {
+                        cell.touch();
+                        return Ok(classify(word, top));
+                    }
+                    self.fetch_under(pid, cell, word, top, guard)?;
+                }
+                Head::Evicted(seq) => self.fetch(pid, cell, word, seq, guard)?,
+                Head::Free(_) => return Ok(Resident::Free(word)),
+                Head::Allocated(_) => return Ok(Resident::Allocated(word)),
+                Head::Unallocated => return Ok(Resident::Unallocated),
+            }
+        }
+    }
+
+    /// Brings an evicted page back. Whether this thread's copy was installed does not matter: the
+    /// caller looks again.
+    fn fetch(
+        &self,
+        pid: PageId,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        seq: PageSeq,
+        guard: &Guard,
+    ) -> Result<(), Failure> {
+        let Some(frag) = self.read_durable(pid, cell, guard)? else { return Ok(()) };
+        let node = self.clean_base(frag, seq);
+        let charge = node.charge;
+        self.charge(charge);
+        if cell.replace(word, node, guard).is_err() {
+            self.uncharge(charge);
+        }
+        Ok(())
+    }
+
+    /// Brings the base back under a chain that stands on an evicted one.
+    fn fetch_under(
+        &self,
+        pid: PageId,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        top: &Node<M::PageFrag>,
+        guard: &Guard,
+    ) -> Result<(), Failure> {
+        let Some(durable_seq) = cell.durable(guard).map(|durable| durable.seq) else {
+            return Err(self.lost_base(pid));
+        };
+        let Some(base) = self.read_durable(pid, cell, guard)? else { return Ok(()) };
+        // Nodes at or below the durable number are in the base already.
+        let mut kept: Vec<&Node<M::PageFrag>> = top.walk().take_while(|node| node.seq > durable_seq).collect();
+        let mut chain = self.clean_base(base, durable_seq);
+        let mut charge = chain.charge;
+        while let Some(node) = kept.pop() {
+            let body = match &node.body {
+                Body::Base(frag) => Body::Base(frag.clone()),
+                Body::Append(frag) => Body::Append(frag.clone()),
+                Body::Free => Body::Free,
+            };
+            let draft = Draft {
+                body,
+                seq: node.seq,
+                stamp: node.stamp.clone(),
+                oldest: node.oldest,
+                charge: node.charge,
+            };
+            charge += node.charge;
+            let below = Box::leak(chain);
+            chain = Node::above(draft, below);
+        }
+        self.charge(charge);
+        match cell.replace(word, chain, guard) {
+            Ok(_) => self.uncharge(top.chain_charge()),
+            Err(chain) => {
+                self.uncharge(charge);
+                crate::page::chain::free_chain(chain);
+            }
+        }
+        Ok(())
+    }
+
+    /// Smallest LSN that the page's durable form lacks, and whether the page may be dirty at all: it
+    /// is while fragments are pending, whose LSNs are yet to come.
+    pub(crate) fn lacking(&self, pid: PageId, guard: &Guard) -> (Lsn, bool) {
+        let Some(cell) = self.pages.cell(pid) else { return (ALL_DURABLE, false) };
+        let Head::Chain(top) = cell.head(guard).1 else { return (ALL_DURABLE, false) };
+        let unsettled = top.is_unsettled();
+        let lacks = match cell.durable(guard) {
+            Some(durable) => top.oldest_above(durable.seq),
+            None => top.oldest_above(0),
+        };
+        (lacks, unsettled || lacks != ALL_DURABLE)
+    }
+
+    fn clean_base(&self, frag: M::PageFrag, seq: PageSeq) -> Box<Node<M::PageFrag>> {
+        let charge = self.charge_of(Some(&frag));
+        Node::bottom(Draft { body: Body::Base(frag), seq, stamp: Stamp::At(0), oldest: ALL_DURABLE, charge })
+    }
+
+    /// Reads a page's durable form. `None` if it moved meanwhile: look again.
+    fn read_durable(
+        &self,
+        pid: PageId,
+        cell: &Cell<M::PageFrag>,
+        guard: &Guard,
+    ) -> Result<Option<M::PageFrag>, Failure> {
+        let Some(durable) = cell.durable(guard) else {
+            return match cell.head(guard).1 {
+                Head::Evicted(_) => Err(self.lost_base(pid)),
+                _ => Ok(None),
+            };
+        };
+        let pin = self.store.pin(durable.base)?;
+        // The segment cannot be reused from here on; it held the page if the word still says so.
+        if !cell.durable(guard).is_some_and(|now| ptr::eq(now, durable)) {
+            return Ok(None);
+        }
+        self.decode_frame(pid, durable, &pin).map(Some)
+    }
+
+    fn decode_frame(&self, pid: PageId, durable: &Durable, pin: &Pin) -> Result<M::PageFrag, Failure> {
+        assert!(durable.deltas.is_empty(), "this version writes images only");
+        let frame = self.store.read(pin, pid as u64, Some(durable.seq))?;
+        self.materializer.decode(frame.payload()).map_err(|why| Failure::Corrupt {
+            found: format!("the image of page {pid} does not decode: {why}"),
+            path: self.store.path(),
+            offset: durable.base.offset,
+        })
+    }
+
+    fn lost_base(&self, pid: PageId) -> Failure {
+        Failure::Corrupt {
+            found: format!("page {pid} has changes and no base"),
+            path: self.store.path(),
+            offset: 0,
+        }
+    }
+
+    /// Folds a chain into one base in memory. `None` if the chain is not settled, is free, or was
+    /// changed meanwhile; the new word and node otherwise.
+    pub(crate) fn consolidate<'g>(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        top: &'g Node<M::PageFrag>,
+        guard: &'g Guard,
+    ) -> Option<(Word<M::PageFrag>, &'g Node<M::PageFrag>)> {
+        if matches!(top.body, Body::Base(_)) && top.depth == 1 && matches!(top.stamp, Stamp::At(_)) {
+            return Some((word, top));
+        }
+        if top.is_unsettled() {
+            return None;
+        }
+        let parts = committed(top)?;
+        if !parts.has_base {
+            return None;
+        }
+        let mut frags = parts.frags;
+        frags.reverse();
+        let merged = match frags.as_slice() {
+            [only] => (*only).clone(),
+            many => self.materializer.merge(many),
+        };
+        let durable_seq = cell.durable(guard).map_or(0, |durable| durable.seq);
+        let charge = self.charge_of(Some(&merged));
+        let node = Node::bottom(Draft {
+            body: Body::Base(merged),
+            seq: top.seq,
+            stamp: Stamp::At(parts.newest),
+            oldest: top.oldest_above(durable_seq),
+            charge,
+        });
+        self.charge(charge);
+        match cell.replace(word, node, guard) {
+            Ok(_) => {
+                self.uncharge(top.chain_charge());
+                match cell.head(guard) {
+                    (now, Head::Chain(node)) => Some((now, node)),
+                    _ => None,
+                }
+            }
+            Err(_) => {
+                self.uncharge(charge);
+                None
+            }
+        }
+    }
+}
+
+/// True if the chain holds a base that readers may see, so that nothing is missing below.
+fn stands_on_base<P>(top: &Node<P>) -> bool {
+    let found = top.walk().find_map(|node| match (&node.body, node.state()) {
+        (Body::Base(_) | Body::Free, SlotState::Committed(_)) => Some(true),
+        _ => None,
+    });
+    // A chain of pending or aborted nodes on an Allocated page has no base and misses none.
+    found.unwrap_or_else(|| top.walk().all(|node| matches!(node.body, Body::Base(_))))
+}
+
+fn classify<P>(word: Word<P>, top: &Node<P>) -> Resident<'_, P> {
+    for node in top.walk() {
+        let SlotState::Committed(_) = node.state() else { continue };
+        return match node.body {
+            Body::Free => Resident::Free(word),
+            Body::Base(_) | Body::Append(_) => Resident::Chain(word, top),
+        };
+    }
+    // Only a batch that is pending or aborted wrote to the page, which was new.
+    Resident::Allocated(word)
+}

@@ -1,0 +1,340 @@
+//! A page's cell of the mapping table: two words.
+//!
+//! `head` says what the page is: unallocated, allocated, free, evicted (each with the page's sequence
+//! number where it has one), or the chain of its fragments. Every change of the page is one
+//! compare-and-swap of this word.
+//!
+//! `durable` points to where the page's durable form lies. It changes only under the write-back
+//! claim, one bit of the word, and carries the bit by which readers say that they were here.
+//!
+//! * CELL-1: whoever swaps a chain out of `head` retires it, whole, through the epoch; so a node
+//!   reached under a guard lives as long as the guard.
+//! * CELL-2: a word with a number never returns: numbers only grow for a page.
+//! * CELL-3: only the holder of the claim replaces the durable record, and retires the old one.
+
+use std::{fmt, marker::PhantomData, ptr};
+
+use super::{
+    chain::{Node, free_chain},
+    table::ZeroInit,
+};
+use crate::{
+    ids::{FragmentAddr, PageSeq},
+    reclaim::Guard,
+    sync::{AtomicPtr, AtomicU64, Ordering},
+};
+
+const TAG_BITS: u32 = 3;
+const TAG_MASK: usize = (1 << TAG_BITS) - 1;
+const EVICTED: usize = 1;
+const FREE: usize = 2;
+const ALLOCATED: usize = 3;
+
+const ACCESSED: usize = 1;
+const CLAIMED: usize = 2;
+const FLAGS: usize = ACCESSED | CLAIMED;
+
+/// The value of a `head` word: what a compare-and-swap expects.
+pub(crate) struct Word<P>(*mut Node<P>);
+
+impl<P> Clone for Word<P> {
+    fn clone(&self) -> Word<P> {
+        *self
+    }
+}
+
+impl<P> Copy for Word<P> {}
+
+impl<P> PartialEq for Word<P> {
+    fn eq(&self, other: &Word<P>) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl<P> Eq for Word<P> {}
+
+impl<P> fmt::Debug for Word<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.addr() & TAG_MASK {
+            0 if self.0.is_null() => f.write_str("unallocated"),
+            EVICTED => write!(f, "evicted at {}", self.0.addr() >> TAG_BITS),
+            FREE => write!(f, "free at {}", self.0.addr() >> TAG_BITS),
+            ALLOCATED => write!(f, "allocated at {}", self.0.addr() >> TAG_BITS),
+            _ => f.write_str("chain"),
+        }
+    }
+}
+
+// SAFETY: a word is a number to compare; following it needs a guard (`Cell::head`).
+unsafe impl<P: Send + Sync> Send for Word<P> {}
+// SAFETY: as for `Send`.
+unsafe impl<P: Send + Sync> Sync for Word<P> {}
+
+impl<P> Word<P> {
+    fn tagged(tag: usize, seq: PageSeq) -> Word<P> {
+        let seq = usize::try_from(seq).expect("a page changes less than 2^61 times");
+        Word(ptr::without_provenance_mut(seq << TAG_BITS | tag))
+    }
+
+    pub(crate) fn unallocated() -> Word<P> {
+        Word(ptr::null_mut())
+    }
+
+    pub(crate) fn allocated(seq: PageSeq) -> Word<P> {
+        Word::tagged(ALLOCATED, seq)
+    }
+
+    pub(crate) fn free(seq: PageSeq) -> Word<P> {
+        Word::tagged(FREE, seq)
+    }
+
+    pub(crate) fn evicted(seq: PageSeq) -> Word<P> {
+        Word::tagged(EVICTED, seq)
+    }
+
+    pub(crate) fn is_allocated(self) -> bool {
+        self.0.addr() & TAG_MASK == ALLOCATED
+    }
+}
+
+/// What a page is, as its head word said under a guard.
+pub(crate) enum Head<'g, P> {
+    Unallocated,
+    Allocated(PageSeq),
+    Free(PageSeq),
+    Evicted(PageSeq),
+    Chain(&'g Node<P>),
+}
+
+impl<P> Clone for Head<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Head<'_, P> {}
+
+/// One bit for each of 64 neighbouring pages: see [`super::pages`].
+#[derive(Default)]
+#[repr(transparent)]
+pub(crate) struct DirtyBits(pub(crate) AtomicU64);
+
+// SAFETY: a zero word has no bit set.
+unsafe impl ZeroInit for DirtyBits {}
+
+/// Where a page's durable form lies: an image and the delta-pages above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Durable {
+    pub(crate) seq: PageSeq,
+    pub(crate) base: FragmentAddr,
+    pub(crate) deltas: Vec<FragmentAddr>,
+}
+
+impl Durable {
+    /// Every address, the base first.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = FragmentAddr> {
+        std::iter::once(self.base).chain(self.deltas.iter().copied())
+    }
+}
+
+/// One page's two words.
+#[repr(C)]
+pub(crate) struct Cell<P> {
+    head: AtomicPtr<Node<P>>,
+    durable: AtomicPtr<Durable>,
+    owns: PhantomData<(Box<Node<P>>, Box<Durable>)>,
+}
+
+impl<P> Default for Cell<P> {
+    fn default() -> Cell<P> {
+        Cell {
+            head: AtomicPtr::new(ptr::null_mut()),
+            durable: AtomicPtr::new(ptr::null_mut()),
+            owns: PhantomData,
+        }
+    }
+}
+
+// SAFETY: two null pointers are a cell of an unallocated page.
+unsafe impl<P: Send + Sync + 'static> ZeroInit for Cell<P> {}
+
+impl<P> Cell<P> {
+    /// What the page is now, and the word that a change must expect.
+    #[inline]
+    pub(crate) fn head<'g>(&self, guard: &'g Guard) -> (Word<P>, Head<'g, P>) {
+        // Acquire pairs with the Release of `install`: the chain's nodes are whole.
+        let word = Word(self.head.load(Ordering::Acquire));
+        (word, Cell::open(word, guard))
+    }
+
+    #[inline]
+    fn open<'g>(word: Word<P>, _guard: &'g Guard) -> Head<'g, P> {
+        let addr = word.0.addr();
+        let seq = (addr >> TAG_BITS) as PageSeq;
+        match addr & TAG_MASK {
+            // SAFETY: an untagged word is null or a node published by `install`, and is not freed
+            // while the guard that was held at the load is (CELL-1).
+            0 => match unsafe { word.0.as_ref() } {
+                None => Head::Unallocated,
+                Some(node) => Head::Chain(node),
+            },
+            EVICTED => Head::Evicted(seq),
+            FREE => Head::Free(seq),
+            _ => Head::Allocated(seq),
+        }
+    }
+
+    fn swap(&self, expected: Word<P>, new: *mut Node<P>) -> bool {
+        // SeqCst: the dirty scan clears its bit and then reads `head`; a writer swaps `head` and then
+        // reads the bit. One of the two must see the other (see `pages`). On failure nothing is read.
+        self.head.compare_exchange(expected.0, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// Puts `node` above the chain that `expected` names, which it owns from now on. Gives the node
+    /// back if the page has changed.
+    pub(crate) fn push(&self, expected: Word<P>, node: Box<Node<P>>) -> Result<Word<P>, Box<Node<P>>> {
+        let raw = Box::into_raw(node);
+        if self.swap(expected, raw) {
+            return Ok(Word(raw));
+        }
+        // SAFETY: the swap failed, so the pointer made above is still ours alone.
+        Err(unsafe { Box::from_raw(raw) })
+    }
+
+    /// Puts a chain of fresh nodes, headed by `top`, in the place of all that `expected` names, and
+    /// retires that.
+    pub(crate) fn replace(&self, expected: Word<P>, top: Box<Node<P>>, guard: &Guard) -> Result<Word<P>, Box<Node<P>>>
+    where
+        P: Send + Sync + 'static,
+    {
+        let word = self.push(expected, top)?;
+        Cell::retire(expected, guard);
+        Ok(word)
+    }
+
+    /// Puts a word without a chain in the place of all that `expected` names, and retires that.
+    pub(crate) fn set(&self, expected: Word<P>, new: Word<P>, guard: &Guard) -> bool
+    where
+        P: Send + Sync + 'static,
+    {
+        let done = self.swap(expected, new.0);
+        if done {
+            Cell::retire(expected, guard);
+        }
+        done
+    }
+
+    fn retire(word: Word<P>, guard: &Guard)
+    where
+        P: Send + Sync + 'static,
+    {
+        if word.0.addr() & TAG_MASK != 0 || word.0.is_null() {
+            return;
+        }
+        // SAFETY: the word was swapped out by this thread, so no later reader can reach the chain and
+        // nobody else retires it (CELL-1); it was made by `Box::into_raw`.
+        let chain = unsafe { Box::from_raw(word.0) };
+        let chain = RetiredChain(Some(chain));
+        guard.defer(move || drop(chain));
+    }
+
+    /// Notes that a reader was here; writes only if no reader was since the clock hand last passed.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        // Relaxed: a hint for eviction; a stale value costs a wrong guess.
+        if self.durable.load(Ordering::Relaxed).addr() & ACCESSED == 0 {
+            self.durable.fetch_or(ACCESSED, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the readers' note away and says if there was one.
+    pub(crate) fn take_touch(&self) -> bool {
+        self.durable.fetch_and(!ACCESSED, Ordering::Relaxed).addr() & ACCESSED != 0
+    }
+
+    /// The sole right to write the page back, or `None` if another thread has it.
+    pub(crate) fn claim(&self) -> Option<Claim<'_, P>> {
+        // Acquire pairs with the Release of the last holder's drop: its durable record is seen.
+        let before = self.durable.fetch_or(CLAIMED, Ordering::AcqRel);
+        (before.addr() & CLAIMED == 0).then_some(Claim { cell: self })
+    }
+
+    /// Where the page's durable form lies.
+    pub(crate) fn durable<'g>(&self, _guard: &'g Guard) -> Option<&'g Durable> {
+        // Acquire pairs with the Release in `Claim::set_durable`.
+        let word = self.durable.load(Ordering::Acquire).map_addr(|addr| addr & !FLAGS);
+        // SAFETY: null or a record published by `set_durable`, retired only through the epoch
+        // (CELL-3), so it outlives the guard.
+        unsafe { word.as_ref() }
+    }
+
+    /// Gives the cell its first words, before any other thread can see it.
+    pub(crate) fn restore(&self, head: Word<P>, durable: Option<Durable>) {
+        assert!(self.head.load(Ordering::Relaxed).is_null(), "a cell is restored once");
+        self.head.store(head.0, Ordering::Release);
+        if let Some(durable) = durable {
+            self.durable.store(Box::into_raw(Box::new(durable)), Ordering::Release);
+        }
+    }
+
+    /// Gives all that the cell owns to the epoch: readers may still hold references into it. The
+    /// cell is empty afterwards; its table is about to go.
+    pub(crate) fn retire_all(&self, guard: &Guard)
+    where
+        P: Send + Sync + 'static,
+    {
+        Cell::retire(Word(self.head.swap(ptr::null_mut(), Ordering::AcqRel)), guard);
+        let durable = self.durable.swap(ptr::null_mut(), Ordering::AcqRel).map_addr(|addr| addr & !FLAGS);
+        if !durable.is_null() {
+            // SAFETY: swapped out by this thread alone; made by `Box::into_raw` (CELL-3).
+            let durable = unsafe { Box::from_raw(durable) };
+            guard.defer(move || drop(durable));
+        }
+    }
+}
+
+/// A chain on its way out; freed without recursion when it drops.
+struct RetiredChain<P>(Option<Box<Node<P>>>);
+
+impl<P> Drop for RetiredChain<P> {
+    fn drop(&mut self) {
+        if let Some(chain) = self.0.take() {
+            free_chain(chain);
+        }
+    }
+}
+
+/// The sole right to change a page's durable record; given back on drop.
+pub(crate) struct Claim<'c, P> {
+    cell: &'c Cell<P>,
+}
+
+impl<P> Claim<'_, P> {
+    /// Records where the page's durable form lies from now on.
+    pub(crate) fn set_durable(&self, durable: Option<Durable>, guard: &Guard) {
+        let new = durable.map_or(ptr::null_mut(), |durable| Box::into_raw(Box::new(durable)));
+        let mut seen = self.cell.durable.load(Ordering::Relaxed);
+        loop {
+            let next = new.map_addr(|addr| addr | seen.addr() & FLAGS);
+            // Release publishes the record; Acquire is for freeing the old one.
+            match self.cell.durable.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        let old = seen.map_addr(|addr| addr & !FLAGS);
+        if !old.is_null() {
+            // SAFETY: this claim alone replaces the record (CELL-3), so nobody else retires `old`,
+            // which `Box::into_raw` made.
+            let old = unsafe { Box::from_raw(old) };
+            guard.defer(move || drop(old));
+        }
+    }
+}
+
+impl<P> Drop for Claim<'_, P> {
+    fn drop(&mut self) {
+        // Release hands the durable record to the next holder.
+        self.cell.durable.fetch_and(!CLAIMED, Ordering::Release);
+    }
+}

@@ -1,0 +1,229 @@
+//! A page in memory: a chain of immutable nodes, newest first, that ends at a base.
+//!
+//! ```text
+//! cell ─► delta 9 ─► delta 8 ─► base 7 ─► (nothing, or what a pending base would replace)
+//! ```
+//!
+//! A node holds one fragment, the page's sequence number as of that fragment, and the stamp: the
+//! fragment's LSN, or the slot of the batch it belongs to. A chain whose last node is no base stands
+//! *over an evicted base*: the rest of the page lies at the cell's durable address.
+//!
+//! * CHAIN-1: a node never changes after it is published; only its slot does.
+//! * CHAIN-2: sequence numbers fall strictly along a chain.
+//! * CHAIN-3: a node is owned by the cell or by the node above it, and a chain is retired whole, so
+//!   whoever reached a node under a guard may follow it to the end.
+//!
+//! Which node heads a page is [`super::cell`]'s business.
+
+use std::{fmt, ptr, sync::Arc};
+
+use super::slot::{Slot, SlotState};
+use crate::{
+    ids::{Lsn, PageSeq},
+    reclaim::Guard,
+};
+
+/// `oldest` of a node that holds nothing but what is durable.
+pub(crate) const ALL_DURABLE: Lsn = Lsn::MAX;
+
+/// What a node does to its page.
+pub(crate) enum Body<P> {
+    /// The page begins anew here.
+    Base(P),
+    /// A change to what is below.
+    Append(P),
+    /// The page is gone.
+    Free,
+}
+
+/// When a node's fragment was, or will be, committed.
+#[derive(Clone)]
+pub(crate) enum Stamp {
+    At(Lsn),
+    Slot(Arc<Slot>),
+}
+
+/// One fragment of a page in memory.
+pub(crate) struct Node<P> {
+    pub(crate) body: Body<P>,
+    pub(crate) seq: PageSeq,
+    pub(crate) stamp: Stamp,
+    /// Smallest LSN of a change in this node that may not be in the page's durable form:
+    /// [`ALL_DURABLE`] for a node read from disk. Only a lower bound once the page was written back.
+    pub(crate) oldest: Lsn,
+    /// Bytes charged to the cache for this node.
+    pub(crate) charge: usize,
+    /// Nodes from here to the end of the chain.
+    pub(crate) depth: u32,
+    /// Nodes from here to the end of the chain that were installed with a slot: zero means that
+    /// nothing below can be pending.
+    pub(crate) slotted: u32,
+    below: *const Node<P>,
+}
+
+// SAFETY: a node is read-only once shared (CHAIN-1), its slot is `Sync`, and `below` is followed only
+// as a shared reference and freed only by the chain's sole owner (CHAIN-3).
+unsafe impl<P: Send + Sync> Send for Node<P> {}
+// SAFETY: as for `Send`.
+unsafe impl<P: Send + Sync> Sync for Node<P> {}
+
+impl<P> fmt::Debug for Node<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("seq", &self.seq).field("depth", &self.depth).finish_non_exhaustive()
+    }
+}
+
+/// What a node is made of before it stands in a chain.
+pub(crate) struct Draft<P> {
+    pub(crate) body: Body<P>,
+    pub(crate) seq: PageSeq,
+    pub(crate) stamp: Stamp,
+    pub(crate) oldest: Lsn,
+    pub(crate) charge: usize,
+}
+
+impl<P> Node<P> {
+    /// A node that ends its chain.
+    pub(crate) fn bottom(draft: Draft<P>) -> Box<Node<P>> {
+        Node::assemble(draft, None)
+    }
+
+    /// A node above `below`, which it owns once it is installed in `below`'s place.
+    pub(crate) fn above(draft: Draft<P>, below: &Node<P>) -> Box<Node<P>> {
+        assert!(below.seq < draft.seq, "page sequence numbers fall along a chain (CHAIN-2)");
+        Node::assemble(draft, Some(below))
+    }
+
+    fn assemble(draft: Draft<P>, below: Option<&Node<P>>) -> Box<Node<P>> {
+        let slotted = u32::from(matches!(draft.stamp, Stamp::Slot(_)));
+        Box::new(Node {
+            body: draft.body,
+            seq: draft.seq,
+            stamp: draft.stamp,
+            oldest: draft.oldest,
+            charge: draft.charge,
+            depth: 1 + below.map_or(0, |node| node.depth),
+            slotted: slotted + below.map_or(0, |node| node.slotted),
+            below: below.map_or(ptr::null(), ptr::from_ref),
+        })
+    }
+
+    /// The node under this one.
+    #[inline]
+    pub(crate) fn below(&self) -> Option<&Node<P>> {
+        // SAFETY: null, or a node that this one owns; it lives as long as this one (CHAIN-3).
+        unsafe { self.below.as_ref() }
+    }
+
+    /// This node and all under it, newest first.
+    pub(crate) fn walk(&self) -> impl Iterator<Item = &Node<P>> {
+        std::iter::successors(Some(self), |node| node.below())
+    }
+
+    /// What is known of this node's fragment.
+    #[inline]
+    pub(crate) fn state(&self) -> SlotState {
+        match &self.stamp {
+            Stamp::At(lsn) => SlotState::Committed(*lsn),
+            Stamp::Slot(slot) => slot.state(),
+        }
+    }
+
+    /// True if some fragment from here down may yet be committed or aborted.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.slotted > 0 && self.walk().any(|node| node.state() == SlotState::Pending)
+    }
+
+    /// Bytes charged for this node and all under it.
+    pub(crate) fn chain_charge(&self) -> usize {
+        self.walk().map(|node| node.charge).sum()
+    }
+
+    /// Largest committed stamp of the chain, 0 if there is none.
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        let committed = self.walk().filter_map(|node| match node.state() {
+            SlotState::Committed(lsn) => Some(lsn),
+            SlotState::Pending | SlotState::Aborted => None,
+        });
+        committed.max().unwrap_or(0)
+    }
+
+    /// Smallest LSN of a committed change with a number above `durable_seq`: what a durable form of
+    /// that number lacks, or a lower bound of it. [`ALL_DURABLE`] if it lacks nothing.
+    pub(crate) fn oldest_above(&self, durable_seq: PageSeq) -> Lsn {
+        let lacking = self.walk().take_while(|node| node.seq > durable_seq).map(|node| match node.state() {
+            SlotState::Committed(lsn) => match node.stamp {
+                Stamp::At(_) => node.oldest,
+                Stamp::Slot(_) => lsn,
+            },
+            SlotState::Pending | SlotState::Aborted => ALL_DURABLE,
+        });
+        lacking.min().unwrap_or(ALL_DURABLE)
+    }
+}
+
+/// Frees a chain that nobody else can reach, without recursion.
+pub(crate) fn free_chain<P>(top: Box<Node<P>>) {
+    let mut next = top.below;
+    drop(top);
+    while !next.is_null() {
+        // SAFETY: the chain's nodes came from boxes, and its owner gave the chain up whole
+        // (CHAIN-3): nothing else frees or reads them.
+        let node = unsafe { Box::from_raw(next.cast_mut()) };
+        next = node.below;
+    }
+}
+
+/// The committed part of a chain, ready to be merged.
+pub(crate) struct Committed<'g, P> {
+    /// Newest first, down to and including the newest committed base if the chain holds one.
+    pub(crate) frags: Vec<&'g P>,
+    /// True if the last of `frags` is a base; false if the base is evicted.
+    pub(crate) has_base: bool,
+    /// Largest committed stamp met, 0 if none.
+    pub(crate) newest: Lsn,
+}
+
+/// Collects what readers may see of a chain. `None` if the newest committed node says Free.
+pub(crate) fn committed<P>(top: &Node<P>) -> Option<Committed<'_, P>> {
+    let mut found = Committed { frags: Vec::new(), has_base: false, newest: 0 };
+    for node in top.walk() {
+        let SlotState::Committed(lsn) = node.state() else { continue };
+        found.newest = found.newest.max(lsn);
+        match &node.body {
+            Body::Append(frag) => found.frags.push(frag),
+            Body::Base(frag) => {
+                found.frags.push(frag);
+                found.has_base = true;
+                return Some(found);
+            }
+            Body::Free if found.frags.is_empty() => return None,
+            // Nothing is ever appended to a freed page; a fragment above says a later life began.
+            Body::Free => break,
+        }
+    }
+    Some(found)
+}
+
+/// Lends a value until the guard is dropped, then drops it.
+pub(crate) fn lend<T: Send + 'static>(value: T, guard: &Guard) -> &T {
+    let boxed = Box::into_raw(Box::new(value));
+    let owner = Lent(boxed);
+    guard.defer(move || drop(owner));
+    // SAFETY: made by `Box::into_raw` above; the deferred drop runs only after this guard is gone,
+    // and the reference does not outlive the guard.
+    unsafe { &*boxed }
+}
+
+/// A lent value on its way out.
+struct Lent<T>(*mut T);
+
+// SAFETY: the pointer is the sole owner of a `T: Send`; it is used by one thread, in `drop`.
+unsafe impl<T: Send> Send for Lent<T> {}
+
+impl<T> Drop for Lent<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by `Box::into_raw` and freed only here.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}

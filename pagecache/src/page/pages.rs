@@ -1,0 +1,145 @@
+//! All pages of a store in memory: cells by page id, which of them may be dirty, which ids are free.
+//!
+//! * PAGES-1: a page whose chain holds a change that its durable form lacks has its dirty bit set, or
+//!   the writer that installed the change has not yet completed its reservation. The writer swaps the
+//!   head, then reads the bit; the scan clears the bit, then reads the head: both sequentially
+//!   consistent, so one of them sees the other.
+//! * PAGES-2: an id in the free list is Free in the newest durable checkpoint, so that handing it out
+//!   again cannot bring an old page back after a crash.
+
+use crate::{
+    error::Failure,
+    ids::{PAGE_ID_LIMIT, PageId, PageSeq},
+    page::{
+        cell::{Cell, DirtyBits, Durable, Head, Word},
+        table::Table,
+    },
+    reclaim::{Guard, pin},
+    sync::{AtomicUsize, Mutex, Ordering},
+};
+
+const PAGES_PER_WORD: usize = 64;
+
+/// The mapping table and what goes with it.
+pub(crate) struct Pages<P: Send + Sync + 'static> {
+    cells: Table<Cell<P>>,
+    dirty: Table<DirtyBits>,
+    bound: AtomicUsize,
+    free: Mutex<Vec<PageId>>,
+}
+
+impl<P: Send + Sync + 'static> Pages<P> {
+    pub(crate) fn new() -> Pages<P> {
+        Pages { cells: Table::new(), dirty: Table::new(), bound: AtomicUsize::new(0), free: Mutex::new(Vec::new()) }
+    }
+
+    /// Ids below this were allocated at some time.
+    pub(crate) fn bound(&self) -> PageId {
+        self.bound.load(Ordering::Acquire)
+    }
+
+    /// The page's cell, if the id was ever allocated.
+    #[inline]
+    pub(crate) fn cell(&self, pid: PageId) -> Option<&Cell<P>> {
+        self.cells.get(pid)
+    }
+
+    /// Hands out an id whose page is now Allocated: a freed one, or the next.
+    pub(crate) fn allocate(&self, guard: &Guard) -> Result<PageId, Failure> {
+        let freed = self.free.lock().pop();
+        if let Some(pid) = freed {
+            let cell = self.cell(pid).expect("a free id is below the bound");
+            let (word, head) = cell.head(guard);
+            let Head::Free(seq) = head else {
+                unreachable!("page {pid} is in the free list and is {word:?}");
+            };
+            assert!(cell.set(word, Word::allocated(seq), guard), "a free id is handed out once");
+            return Ok(pid);
+        }
+        let pid = self.bound.fetch_add(1, Ordering::AcqRel);
+        if pid as u64 >= PAGE_ID_LIMIT {
+            return Err(Failure::Unsupported { what: format!("a store holds at most {PAGE_ID_LIMIT} pages") });
+        }
+        self.dirty.get_or_grow(pid / PAGES_PER_WORD)?;
+        let cell = self.cells.get_or_grow(pid)?;
+        assert!(cell.set(Word::unallocated(), Word::allocated(0), guard), "a new id is handed out once");
+        Ok(pid)
+    }
+
+    /// Gives an id back whose page is Free, durably or without ever having been logged (PAGES-2).
+    pub(crate) fn give_back(&self, pid: PageId) {
+        self.free.lock().push(pid);
+    }
+
+    /// How many ids wait to be used again.
+    pub(crate) fn free_count(&self) -> usize {
+        self.free.lock().len()
+    }
+
+    /// Says that the page holds a change that is not durable in the `pages` file.
+    #[inline]
+    pub(crate) fn mark_dirty(&self, pid: PageId) {
+        let word = self.dirty.get(pid / PAGES_PER_WORD).expect("the bitmap grows before the page");
+        let bit = 1 << (pid % PAGES_PER_WORD);
+        // SeqCst: see PAGES-1.
+        if word.0.load(Ordering::SeqCst) & bit == 0 {
+            word.0.fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+
+    /// Clears every dirty bit and calls `visit` with each page that had it. The visitor marks a page
+    /// that stays dirty again.
+    pub(crate) fn drain_dirty(&self, mut visit: impl FnMut(PageId)) {
+        let bound = self.bound();
+        for index in 0..bound.div_ceil(PAGES_PER_WORD) {
+            let Some(word) = self.dirty.get(index) else { continue };
+            if word.0.load(Ordering::SeqCst) == 0 {
+                continue;
+            }
+            // SeqCst: see PAGES-1.
+            let mut bits = word.0.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                visit(index * PAGES_PER_WORD + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+    }
+
+    /// True if some page may be dirty.
+    pub(crate) fn any_dirty(&self) -> bool {
+        let words = self.bound().div_ceil(PAGES_PER_WORD);
+        (0..words).any(|index| self.dirty.get(index).is_some_and(|word| word.0.load(Ordering::SeqCst) != 0))
+    }
+
+    /// Recovery: ids below `bound` exist from now on; those not restored are Free with number 0.
+    pub(crate) fn restore_bound(&self, bound: PageId) -> Result<(), Failure> {
+        for pid in 0..bound {
+            self.cells.get_or_grow(pid)?;
+            if pid % PAGES_PER_WORD == 0 {
+                self.dirty.get_or_grow(pid / PAGES_PER_WORD)?;
+            }
+        }
+        self.bound.store(bound, Ordering::Release);
+        Ok(())
+    }
+
+    /// Recovery: a page with a durable form.
+    pub(crate) fn restore_present(&self, pid: PageId, durable: Durable) {
+        let cell = self.cell(pid).expect("restored ids are below the bound");
+        cell.restore(Word::evicted(durable.seq), Some(durable));
+    }
+
+    /// Recovery: a page that is free.
+    pub(crate) fn restore_free(&self, pid: PageId, seq: PageSeq) {
+        self.cell(pid).expect("restored ids are below the bound").restore(Word::free(seq), None);
+    }
+}
+
+impl<P: Send + Sync + 'static> Drop for Pages<P> {
+    fn drop(&mut self) {
+        let guard = pin();
+        for (_, cells) in self.cells.chunks() {
+            cells.iter().for_each(|cell| cell.retire_all(&guard));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading pages. Nothing here logs, syncs or takes a lock.
+
+use super::{
+    PageCache,
+    page_ptr::{PageGet, PagePtr, PageView, View},
+};
+use crate::{
+    cache::Resident,
+    error::{Failure, Result},
+    ids::PageId,
+    materializer::Materializer,
+    page::{
+        cell::Word,
+        chain::{Node, committed, lend},
+    },
+    reclaim::Guard,
+};
+
+impl<PM, P, R> PageCache<PM, P, R>
+where
+    PM: Materializer<PageFrag = P, Recovery = R> + Send + Sync + 'static,
+    P: Clone + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+{
+    /// The page, merged, and its key.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Corruption`] or [`crate::Error::Io`] if the page could not be read back.
+    pub fn get<'g>(&self, pid: PageId, guard: &'g Guard) -> Result<PageGet<'g, P>, Option<PagePtr<'g, P>>> {
+        Ok(self.read(pid, guard)?)
+    }
+
+    /// As [`PageCache::get`], with the plain failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::get`].
+    pub fn read<'g>(&self, pid: PageId, guard: &'g Guard) -> std::result::Result<PageGet<'g, P>, Failure> {
+        loop {
+            let resident = self.shared.cache.resident(pid, guard)?;
+            self.shared.keep_within_capacity();
+            match resident {
+                Resident::Unallocated => return Ok(PageGet::Unallocated),
+                Resident::Allocated(_) => return Ok(PageGet::Allocated),
+                Resident::Free(word) => return Ok(PageGet::Free(PagePtr::of_word(word))),
+                Resident::Chain(word, top) => {
+                    if let Some(found) = self.materialize(pid, word, top, guard) {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Merges a chain, in place if it is settled. `None` if the page changed meanwhile.
+    fn materialize<'g>(
+        &self,
+        pid: PageId,
+        word: Word<P>,
+        top: &'g Node<P>,
+        guard: &'g Guard,
+    ) -> Option<PageGet<'g, P>> {
+        let view = PageView { word, top };
+        if let Some(frag) = view.settled() {
+            return Some(PageGet::Materialized(frag, view.key()));
+        }
+        let cell = self.shared.cache.pages.cell(pid)?;
+        if let Some((word, node)) = self.shared.cache.consolidate(cell, word, top, guard) {
+            let view = PageView { word, top: node };
+            return view.settled().map(|frag| PageGet::Materialized(frag, view.key()));
+        }
+        if !top.is_unsettled() {
+            return None;
+        }
+        // Pending fragments stay where they are; this reader gets a copy without them.
+        let mut frags = committed(top)?.frags;
+        frags.reverse();
+        let merged = lend(self.shared.cache.materializer.merge(&frags), guard);
+        Some(PageGet::Materialized(merged, view.key()))
+    }
+
+    /// The page, unmerged: its fragments and what is known of each.
+    ///
+    /// # Errors
+    ///
+    /// If the page could not be read back.
+    #[inline]
+    pub fn view<'g>(&self, pid: PageId, guard: &'g Guard) -> std::result::Result<View<'g, P>, Failure> {
+        let resident = self.shared.cache.resident(pid, guard)?;
+        Ok(match resident {
+            Resident::Chain(word, top) => View::Page(PageView { word, top }),
+            Resident::Free(word) => View::Free(PagePtr::of_word(word)),
+            Resident::Allocated(word) => View::Allocated(PagePtr::of_word(word)),
+            Resident::Unallocated => View::Unallocated,
+        })
+    }
+
+    /// Folds the page's fragments into one in memory, if none of them is pending and the page is
+    /// still as `view` says. Returns the page as it is then.
+    pub fn settle<'g>(&self, pid: PageId, view: PageView<'g, P>, guard: &'g Guard) -> Option<PageView<'g, P>> {
+        let cell = self.shared.cache.pages.cell(pid)?;
+        let (word, top) = self.shared.cache.consolidate(cell, view.word, view.top, guard)?;
+        Some(PageView { word, top })
+    }
+
+    /// Evicts pages until memory is within `cache_capacity`. Reads that fetch many pages call it now
+    /// and then; changes do so by themselves.
+    pub fn keep_within_capacity(&self) {
+        self.shared.keep_within_capacity();
+    }
+}

@@ -1,0 +1,260 @@
+//! What the face and the background share: the parts of an open store, and their life cycle.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use crate::{
+    cache::Cache,
+    checkpoint::{
+        Checkpointer, Purpose, Recovery,
+        open::{self, Opened},
+    },
+    config::Config,
+    error::{Failure, Poison},
+    format::frame::FrameKind,
+    ids::{FragmentAddr, Lsn, PageId},
+    io::{Clock, FileStorage, Spawner, Storage, SystemClock, ThreadSpawner},
+    log::{self, Log},
+    materializer::Materializer,
+    store::Found,
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering},
+};
+
+/// Share of the live bytes that a closed store's segments may exceed them by, in percent.
+const CLOSE_SLACK_PERCENT: u64 = 12;
+/// Rounds of moving sparse segments at close; each leaves less than the one before.
+const CLOSE_ROUNDS_MAX: usize = 4;
+
+/// The parts of an open store.
+pub(crate) struct Shared<M: Materializer> {
+    pub(crate) cache: Cache<M>,
+    pub(crate) log: Log,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) recovery: Recovery<M::Recovery>,
+    pub(crate) was_recovered: bool,
+    pub(crate) consolidation_threshold: usize,
+    pub(crate) flush_every: Option<Duration>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) spawner: Arc<dyn Spawner>,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) wake: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    /// A background checkpoint was asked for and has not begun.
+    pub(crate) checkpoint_wanted: AtomicBool,
+    checkpoint_at: AtomicU64,
+    checkpoint_every: i64,
+    published_salt: Mutex<Option<u64>>,
+    storage: Arc<dyn Storage>,
+}
+
+/// Sizes and counts of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Pages ever allocated.
+    pub pages: usize,
+    /// Page ids that wait to be used again.
+    pub free_pages: usize,
+    /// Bytes of pages in memory.
+    pub resident_bytes: usize,
+    /// Bytes of page memory in use and reserved.
+    pub page_memory_bytes: usize,
+    /// Bytes of the log that an open after a crash would replay.
+    pub log_tail_bytes: u64,
+    /// Bytes of the `log` file.
+    pub log_file_bytes: u64,
+    /// Bytes of the `pages` file.
+    pub pages_file_bytes: u64,
+    /// Bytes in the `pages` file that are reachable.
+    pub pages_live_bytes: u64,
+}
+
+impl<M: Materializer + Send + Sync + 'static> Shared<M> {
+    pub(crate) fn open(config: Config) -> Result<Arc<Shared<M>>, Failure> {
+        config.check()?;
+        let storage = storage_of(&config)?;
+        storage.lock().map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Failure::Locked { path: storage.path(crate::io::FileId::Pages) },
+            _ => Failure::from_io("locking the store", storage.path(crate::io::FileId::Pages), 0, 0, e),
+        })?;
+        let poison = Arc::new(Poison::default());
+        let opened: Opened<M> = match open::open(&config, &storage, &poison) {
+            Ok(opened) => opened,
+            Err(failure) => {
+                storage.unlock();
+                return Err(failure);
+            }
+        };
+        let settings = &config.inner;
+        let every = i64::try_from(settings.checkpoint_every_bytes).unwrap_or(i64::MAX / 2);
+        let replay_from = opened.checkpointer.replay_from();
+        let shared = Arc::new(Shared {
+            cache: opened.cache,
+            log: opened.log,
+            checkpointer: opened.checkpointer,
+            recovery: opened.recovery,
+            was_recovered: opened.was_recovered,
+            consolidation_threshold: settings.page_consolidation_threshold,
+            flush_every: settings.flush_every,
+            clock: settings.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
+            spawner: settings.spawner.clone().unwrap_or_else(|| Arc::new(ThreadSpawner)),
+            stopping: AtomicBool::new(false),
+            wake: Mutex::new(None),
+            checkpoint_wanted: AtomicBool::new(false),
+            checkpoint_at: AtomicU64::new(replay_from.saturating_add(every).cast_unsigned()),
+            checkpoint_every: every,
+            published_salt: Mutex::new(opened.salt),
+            storage,
+        });
+        let host: Weak<Shared<M>> = Arc::downgrade(&shared);
+        shared.log.set_host(host);
+        Ok(shared)
+    }
+
+    pub(crate) fn recovered_state(&self) -> Option<M::Recovery> {
+        self.recovery.lock().as_ref().map(|(_, value)| value.clone())
+    }
+
+    /// Remembers the newest value that the layer above wants back.
+    pub(crate) fn advance_recovery(&self, lsn: Lsn, value: M::Recovery) {
+        let mut recovery = self.recovery.lock();
+        if recovery.as_ref().is_none_or(|(known, _)| *known < lsn) {
+            *recovery = Some((lsn, value));
+        }
+    }
+
+    /// Called with the position of each finished record: asks for a checkpoint when it is time.
+    #[inline]
+    pub(crate) fn note_progress(&self, lsn: Lsn) {
+        // Relaxed: a stale value asks a little early or late.
+        if lsn.cast_unsigned() >= self.checkpoint_at.load(Ordering::Relaxed) {
+            self.want_checkpoint();
+        }
+    }
+
+    #[cold]
+    fn want_checkpoint(&self) {
+        if !self.checkpoint_wanted.swap(true, Ordering::Relaxed)
+            && let Some(wake) = &*self.wake.lock()
+        {
+            wake();
+        }
+    }
+
+    pub(crate) fn checkpoint(&self) -> Result<(), Failure> {
+        self.checkpoint_for(Purpose::Shorten)
+    }
+
+    fn checkpoint_for(&self, purpose: Purpose) -> Result<(), Failure> {
+        self.checkpoint_wanted.store(false, Ordering::Relaxed);
+        let outcome = self.checkpointer.run(&self.cache, &self.log, &self.recovery, purpose);
+        // After a failure too: the next try waits for as many bytes, or for a writer without room.
+        let next = self.log.next_lsn().saturating_add(self.checkpoint_every);
+        self.checkpoint_at.store(next.cast_unsigned(), Ordering::Relaxed);
+        outcome
+    }
+
+    #[inline]
+    pub(crate) fn keep_within_capacity(&self) {
+        if self.cache.is_over_capacity() {
+            self.shrink_cache();
+        }
+    }
+
+    #[cold]
+    fn shrink_cache(&self) {
+        // A full disk keeps dirty pages in memory; the writer learns of it from the log.
+        let _ = self.cache.make_room();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Makes everything durable and the files small. Nothing else uses the store any more.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        let outcome = self.settle_files();
+        self.storage.unlock();
+        outcome
+    }
+
+    fn settle_files(&self) -> Result<(), Failure> {
+        self.cache.poison.check()?;
+        // Closes the last buffer, so that the checkpoint's watermark is where the log ends.
+        self.log.flush()?;
+        self.checkpoint_for(Purpose::Close)?;
+        let mut moved = 0;
+        for _ in 0..CLOSE_ROUNDS_MAX {
+            let frames = self.cache.store.frames_to_move(CLOSE_SLACK_PERCENT)?;
+            if frames.is_empty() {
+                break;
+            }
+            moved = self.move_frames(&frames)?;
+            self.checkpoint_for(Purpose::Close)?;
+            if moved == 0 {
+                break;
+            }
+        }
+        if moved > 0 {
+            // The last round's own map pages and the segments it emptied are free as of now.
+            self.checkpoint_for(Purpose::Close)?;
+        }
+        self.log.trim()
+    }
+
+    /// Copies what is live of these frames to new places; returns the bytes copied.
+    fn move_frames(&self, frames: &[Found]) -> Result<u64, Failure> {
+        let of_kind = |kind| frames.iter().filter(move |found| found.header.kind == kind);
+        let images: Vec<(PageId, FragmentAddr)> =
+            of_kind(FrameKind::Image).map(|found| (found.header.pid as PageId, found.addr)).collect();
+        // A map page moves by being written again; the directory does so with every checkpoint.
+        let mut changes = self.cache.changes.lock();
+        of_kind(FrameKind::MapPage).for_each(|found| changes.touch(found.header.pid));
+        drop(changes);
+        self.cache.relocate(&images)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let pages = &self.cache.pages;
+        let store = self.cache.store.stats();
+        Stats {
+            pages: pages.bound(),
+            free_pages: pages.free_count(),
+            resident_bytes: self.cache.resident_bytes(),
+            page_memory_bytes: 0,
+            log_tail_bytes: self.log.tail_bytes(),
+            log_file_bytes: self.log.file_bytes(),
+            pages_file_bytes: store.file_bytes,
+            pages_live_bytes: store.live_bytes,
+        }
+    }
+}
+
+impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
+    fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure> {
+        if let Some(salt) = self.published_salt.lock().take() {
+            return Ok(salt);
+        }
+        self.checkpointer.begin_epoch(from, from)
+    }
+
+    fn truncate(&self) -> Result<(), Failure> {
+        self.checkpoint()
+    }
+}
+
+/// The files of the store: those that the settings bring, a fresh directory, or the path.
+fn storage_of(config: &Config) -> Result<Arc<dyn Storage>, Failure> {
+    let settings = &config.inner;
+    if let Some(storage) = &settings.storage {
+        return Ok(storage.clone());
+    }
+    let refused = |path: &std::path::Path, e| Failure::from_io("opening the directory", path.to_path_buf(), 0, 0, e);
+    if settings.temporary {
+        let storage = FileStorage::temporary().map_err(|e| refused(&std::env::temp_dir(), e))?;
+        return Ok(Arc::new(storage));
+    }
+    let storage = FileStorage::open(&settings.path, settings.create).map_err(|e| refused(&settings.path, e))?;
+    Ok(Arc::new(storage))
+}
