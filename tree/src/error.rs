@@ -62,6 +62,23 @@ pub enum Error {
     },
 }
 
+/// A compare-and-swap that found another value than it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompareAndSwapError {
+    /// The value that is there.
+    pub current: Option<IVec>,
+    /// The value that was to be put there.
+    pub proposed: Option<IVec>,
+}
+
+impl fmt::Display for CompareAndSwapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the value is another than the one that was expected")
+    }
+}
+
+impl std::error::Error for CompareAndSwapError {}
+
 /// A damaged place on disk, and what is wrong there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DiskPtr(Arc<Place>);

@@ -1,11 +1,35 @@
-//! An embedded ordered store.
+//! An embedded, ordered, transactional key-value store.
+//!
+//! A program written for sled 0.34 compiles against this crate by changing the dependency.
+//!
+//! ```
+//! let db = tree::Config::new().temporary(true).open()?;
+//! db.insert("apple", "red")?;
+//! assert_eq!(db.get("apple")?.as_deref(), Some(&b"red"[..]));
+//! for entry in db.scan_prefix("ap") {
+//!     let (key, value) = entry?;
+//!     println!("{} bytes, {} bytes", key.len(), value.len());
+//! }
+//! db.flush()?;
+//! # Ok::<(), tree::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod batch;
+mod config;
+mod db;
 mod error;
+mod iter;
 mod ivec;
+mod materializer;
 mod node;
+mod ops;
+mod tree;
 
 pub use batch::Batch;
-pub use error::{DiskPtr, Error, Result};
+pub use config::{Config, Mode};
+pub use db::{Db, Durability, Stats, Tree, open};
+pub use error::{CompareAndSwapError, DiskPtr, Error, Result};
+pub use iter::Iter;
 pub use ivec::IVec;
+pub use pagecache::Lsn;

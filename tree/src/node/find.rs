@@ -74,7 +74,7 @@ pub(crate) fn find<'a>(newest_first: impl IntoIterator<Item = &'a Frag>, key: &[
                 }
                 is_covered = true;
             }
-            Frag::Post { .. } | Frag::Unpost { .. } => return Find::Elsewhere,
+            Frag::Post { .. } | Frag::Unpost { .. } | Frag::Catalogue { .. } => return Find::Elsewhere,
             Frag::Damaged(why) => return Find::Damaged(why),
         }
     }
@@ -96,7 +96,7 @@ pub(crate) fn reach<'a>(newest_first: impl IntoIterator<Item = &'a Frag>) -> Opt
                 let (high, next) = newest.unwrap_or((node.high(), node.next()));
                 return Some(Reach { level: node.level(), low: node.low(), high, next });
             }
-            Frag::Damaged(_) => return None,
+            Frag::Damaged(_) | Frag::Catalogue { .. } => return None,
             Frag::Ops(_) | Frag::Post { .. } | Frag::Unpost { .. } => {}
         }
     }

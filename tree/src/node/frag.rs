@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! HALF_SPLIT, POST: kind | page (varint) | separator        UNPOST: kind | separator
+//! CATALOGUE: kind | page (varint)
 //! JOIN: kind | 1 high fence + 2 sibling | sibling (varint) | high fence
 //! ```
 
@@ -22,6 +23,7 @@ const POST: u8 = 6;
 const UNPOST: u8 = 7;
 const JOIN: u8 = 8;
 const DAMAGED: u8 = 9;
+const CATALOGUE: u8 = 10;
 
 const JOIN_HIGH: u8 = 1;
 const JOIN_NEXT: u8 = 2;
@@ -59,6 +61,11 @@ pub(crate) enum Frag {
         high: Option<Box<[u8]>>,
         /// The sibling's sibling.
         next: Option<PageId>,
+    },
+    /// The page that every open starts from: it says where the catalogue's root is.
+    Catalogue {
+        /// The catalogue's root page.
+        root: PageId,
     },
     /// Fragments that do not fit each other: the page is damaged, and every use of it must say so.
     Damaged(Box<str>),
@@ -110,6 +117,7 @@ impl Frag {
                 }
                 (front, high.as_deref().unwrap_or_default())
             }
+            Frag::Catalogue { root } => (with_page(CATALOGUE, *root), &[]),
             Frag::Damaged(why) => (Front::new(DAMAGED), why.as_bytes()),
         }
     }
@@ -130,6 +138,10 @@ impl Frag {
             POST => read_page(rest).map(|(child, separator)| Frag::Post { separator, child }),
             UNPOST => read_key(rest).map(|separator| Frag::Unpost { separator }),
             JOIN => read_join(rest),
+            CATALOGUE => match page_number(rest)? {
+                (root, []) => Ok(Frag::Catalogue { root }),
+                _ => Err(NodeError("a catalogue's page with more in it".to_owned())),
+            },
             DAMAGED => Ok(Frag::Damaged(String::from_utf8_lossy(rest).into())),
             _ => Err(NodeError(format!("a fragment of the unknown kind {kind}"))),
         }

@@ -59,6 +59,16 @@ impl Node {
         window.min_by_key(|i| (separator_len(&view, *i), i.abs_diff(middle)))
     }
 
+    /// The first record that goes right so that the left node stays as full as `bytes_max` allows, for
+    /// keys that arrive in order. `None` if there are too few to cut between.
+    pub(crate) fn split_point_full(&self, bytes_max: usize) -> Option<usize> {
+        let last = self.split_point(true)?;
+        let view = self.view();
+        let overhead = self.bytes().len() - view.start(view.count());
+        let first = usize::from(self.split_point(false)? > 0);
+        Some(partition(first, last, |i| overhead + view.start(i + 1) <= bytes_max))
+    }
+
     /// Cuts before record `at`. The node itself stays: it gets a [`Frag::HalfSplit`], or a new base.
     ///
     /// # Errors

@@ -1,0 +1,151 @@
+//! Settings of a database, with sled's names.
+
+use std::path::{Path, PathBuf};
+
+use pagecache::ConfigBuilder;
+
+use crate::{Db, Result, ops::LEAF_BYTES_MAX};
+
+/// What a database optimizes for; kept for programs written for sled, without effect here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Little space.
+    LowSpace,
+    /// High throughput.
+    HighThroughput,
+}
+
+/// Settings of a database.
+///
+/// ```
+/// let db = tree::Config::new().temporary(true).cache_capacity(64 << 20).open()?;
+/// db.insert("key", "value")?;
+/// # Ok::<(), tree::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    builder: ConfigBuilder,
+    path: PathBuf,
+    create: bool,
+    pub(crate) leaf_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::new()
+    }
+}
+
+impl Config {
+    /// The defaults: `default.db`, 1 GiB of cache, a flush every 500 ms.
+    #[must_use]
+    pub fn new() -> Config {
+        Config {
+            builder: ConfigBuilder::new(),
+            path: PathBuf::from("default.db"),
+            create: true,
+            leaf_bytes_max: LEAF_BYTES_MAX,
+        }
+    }
+
+    /// Directory of the database. Default: `default.db`.
+    #[must_use]
+    pub fn path<P: AsRef<Path>>(mut self, path: P) -> Config {
+        self.path = path.as_ref().to_path_buf();
+        self.with(|builder| builder.path(path))
+    }
+
+    /// Bytes of memory for pages. Default: 1 GiB. May change at each open.
+    #[must_use]
+    pub fn cache_capacity(self, to: u64) -> Config {
+        self.with(|builder| builder.cache_capacity(to))
+    }
+
+    /// Milliseconds after which a write is durable without being asked for; `None` for never.
+    /// Default: 500. May change at each open.
+    #[must_use]
+    pub fn flush_every_ms(self, every: Option<u64>) -> Config {
+        self.with(|builder| builder.flush_every_ms(every))
+    }
+
+    /// Keeps the database in a fresh directory that goes away when it is dropped. Default: false.
+    #[must_use]
+    pub fn temporary(self, to: bool) -> Config {
+        self.with(|builder| builder.temporary(to))
+    }
+
+    /// Refuses to open a database that is already there. Default: false.
+    #[must_use]
+    pub fn create_new(self, to: bool) -> Config {
+        self.with(|builder| builder.create_new(to))
+    }
+
+    /// Makes the database where there is none. Default: true.
+    #[must_use]
+    pub fn create(mut self, to: bool) -> Config {
+        self.create = to;
+        self.with(|builder| builder.create(to))
+    }
+
+    /// Kept for programs written for sled; there is one mode.
+    #[must_use]
+    pub fn mode(self, _mode: Mode) -> Config {
+        self
+    }
+
+    /// Kept for programs written for sled; pages are not compressed in this version.
+    #[must_use]
+    pub fn use_compression(self, _to: bool) -> Config {
+        self
+    }
+
+    /// Kept for programs written for sled; pages are not compressed in this version.
+    #[must_use]
+    pub fn compression_factor(self, _to: i32) -> Config {
+        self
+    }
+
+    /// Kept for programs written for sled; see [`Db::stats`].
+    #[must_use]
+    pub fn print_profile_on_drop(self, _to: bool) -> Config {
+        self
+    }
+
+    /// Settings of the page cache below, for tests and tools.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn page_cache(self, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Config {
+        self.with(set)
+    }
+
+    /// Bytes above which a leaf is split, for tests that want many pages of few records.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn leaf_bytes_max(mut self, bytes: usize) -> Config {
+        self.leaf_bytes_max = bytes.max(64);
+        self
+    }
+
+    fn with(mut self, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Config {
+        self.builder = set(self.builder);
+        self
+    }
+
+    /// Opens the database, or makes it.
+    ///
+    /// Takes time proportional to the log since the last checkpoint, at most
+    /// `checkpoint_every_bytes` of it; after a clean close nothing is replayed or written.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Locked`] if it is open elsewhere, [`crate::Error::Corruption`] naming file and offset of
+    /// damage, [`crate::Error::Io`] for the rest.
+    pub fn open(&self) -> Result<Db> {
+        Db::start(self)
+    }
+
+    /// The page cache's settings, with page memory of its own for this open.
+    pub(crate) fn page_cache_config(&self) -> pagecache::Config {
+        self.builder.clone().fresh_memory().build()
+    }
+}

@@ -1,0 +1,218 @@
+//! Iterators: a leaf at each end, and the bounds of what is left between them.
+//!
+//! An iterator holds no guard and no lock. It holds the leaf that it is in at either end, as it was
+//! on arrival, and goes on by key and fence. After an error it ends.
+
+use std::{fmt, ops::Bound};
+
+use crate::{
+    IVec, Result,
+    node::Node,
+    ops::{Core, Leaf},
+};
+
+/// Keys from `low` on, below `high` if there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct Range {
+    low: Vec<u8>,
+    high: Option<Vec<u8>>,
+}
+
+/// The least key above `key`.
+fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
+impl Range {
+    pub(crate) fn new<K: AsRef<[u8]>>(start: Bound<&K>, end: Bound<&K>) -> Range {
+        let low = match start {
+            Bound::Unbounded => Vec::new(),
+            Bound::Included(key) => key.as_ref().to_vec(),
+            Bound::Excluded(key) => after(key.as_ref()),
+        };
+        let high = match end {
+            Bound::Unbounded => None,
+            Bound::Included(key) => Some(after(key.as_ref())),
+            Bound::Excluded(key) => Some(key.as_ref().to_vec()),
+        };
+        Range { low, high }
+    }
+
+    pub(crate) fn of_prefix(prefix: &[u8]) -> Range {
+        // The least key above all that begin with the prefix: its last byte below 255, raised.
+        let high = prefix.iter().rposition(|&byte| byte < u8::MAX).map(|at| {
+            let mut high = prefix[..=at].to_vec();
+            high[at] += 1;
+            high
+        });
+        Range { low: prefix.to_vec(), high }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.high.as_ref().is_some_and(|high| *high <= self.low)
+    }
+}
+
+/// A leaf, and which of its records are still to come.
+struct Stretch {
+    leaf: Leaf,
+    from: usize,
+    to: usize,
+}
+
+impl Stretch {
+    fn within(leaf: Leaf, range: &Range) -> Stretch {
+        let from = position(&leaf, &range.low);
+        let to = range.high.as_ref().map_or(leaf.len(), |high| position(&leaf, high));
+        Stretch { leaf, from, to: to.max(from) }
+    }
+}
+
+/// The first record at or above `key`.
+fn position(leaf: &Node, key: &[u8]) -> usize {
+    leaf.search(key).unwrap_or_else(|at| at)
+}
+
+/// The entries of a range of keys, in order, from either end.
+///
+/// Made by [`crate::Tree::iter`], [`crate::Tree::range`] and [`crate::Tree::scan_prefix`]. It is `Send`, may be
+/// kept for as long as one likes, and keeps at most two leaves in memory.
+pub struct Iter {
+    core: Core,
+    /// What neither end has arrived at yet: the ends' own leaves are outside of it.
+    range: Range,
+    front: Option<Stretch>,
+    back: Option<Stretch>,
+    done: bool,
+    key: Vec<u8>,
+}
+
+impl fmt::Debug for Iter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
+impl Iter {
+    pub(crate) fn new(core: Core, range: Range) -> Iter {
+        let done = range.is_empty();
+        Iter { core, range, front: None, back: None, done, key: Vec::new() }
+    }
+
+    /// The keys alone.
+    pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<IVec>> + Send + Sync {
+        self.map(|entry| entry.map(|(key, _)| key))
+    }
+
+    /// The values alone.
+    pub fn values(self) -> impl DoubleEndedIterator<Item = Result<IVec>> + Send + Sync {
+        self.map(|entry| entry.map(|(_, value)| value))
+    }
+
+    fn entry(leaf: &Leaf, at: usize, buffer: &mut Vec<u8>) -> (IVec, IVec) {
+        buffer.clear();
+        leaf.key(at, buffer);
+        (IVec::from(&buffer[..]), IVec::from(leaf.value(at)))
+    }
+
+    /// Takes the next leaf off the low end of what is left. False if nothing is left there.
+    fn load_front(&mut self) -> Result<bool> {
+        if self.range.is_empty() {
+            return Ok(false);
+        }
+        let leaf = self.core.leaf_at(&self.range.low)?;
+        self.core.pages.keep_within_capacity();
+        let stretch = Stretch::within(leaf, &self.range);
+        match stretch.leaf.high() {
+            Some(high) => self.range.low = high.to_vec(),
+            // Nothing lies beyond the last leaf.
+            None => self.range.high = Some(self.range.low.clone()),
+        }
+        self.front = Some(stretch);
+        Ok(true)
+    }
+
+    /// Takes the next leaf off the high end of what is left. False if nothing is left there.
+    fn load_back(&mut self) -> Result<bool> {
+        if self.range.is_empty() {
+            return Ok(false);
+        }
+        let Some(leaf) = self.core.leaf_below(self.range.high.as_deref())? else { return Ok(false) };
+        self.core.pages.keep_within_capacity();
+        let stretch = Stretch::within(leaf, &self.range);
+        self.range.high = Some(stretch.leaf.low().to_vec());
+        self.back = Some(stretch);
+        Ok(true)
+    }
+
+    fn try_next(&mut self) -> Result<Option<(IVec, IVec)>> {
+        loop {
+            if let Some(front) = &mut self.front
+                && front.from < front.to
+            {
+                front.from += 1;
+                return Ok(Some(Iter::entry(&front.leaf, front.from - 1, &mut self.key)));
+            }
+            if !self.load_front()? {
+                // The rest, if any, is what the other end holds.
+                let Some(back) = &mut self.back else { return Ok(None) };
+                if back.from == back.to {
+                    return Ok(None);
+                }
+                back.from += 1;
+                return Ok(Some(Iter::entry(&back.leaf, back.from - 1, &mut self.key)));
+            }
+        }
+    }
+
+    fn try_next_back(&mut self) -> Result<Option<(IVec, IVec)>> {
+        loop {
+            if let Some(back) = &mut self.back
+                && back.from < back.to
+            {
+                back.to -= 1;
+                return Ok(Some(Iter::entry(&back.leaf, back.to, &mut self.key)));
+            }
+            if !self.load_back()? {
+                let Some(front) = &mut self.front else { return Ok(None) };
+                if front.from == front.to {
+                    return Ok(None);
+                }
+                front.to -= 1;
+                return Ok(Some(Iter::entry(&front.leaf, front.to, &mut self.key)));
+            }
+        }
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut Iter) -> Result<Option<(IVec, IVec)>>) -> Option<Result<(IVec, IVec)>> {
+        if self.done {
+            return None;
+        }
+        let outcome = step(self).transpose();
+        if !matches!(outcome, Some(Ok(_))) {
+            self.done = true;
+            self.front = None;
+            self.back = None;
+        }
+        outcome
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<(IVec, IVec)>;
+
+    fn next(&mut self) -> Option<Result<(IVec, IVec)>> {
+        self.step(Iter::try_next)
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Result<(IVec, IVec)>> {
+        self.step(Iter::try_next_back)
+    }
+}
+
+impl std::iter::FusedIterator for Iter {}

@@ -1,0 +1,65 @@
+//! Many keys at once: one delta a leaf, one record for all.
+
+use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, pin};
+
+use super::{Core, write::failure_of};
+use crate::{
+    IVec,
+    batch::Batch,
+    node::{Change, Frag, Ops, Tally, reach},
+    ops::descend::visible,
+};
+
+impl Core {
+    /// Applies a batch: every get that begins after it returns sees all of it, no get sees a part.
+    pub(crate) fn apply(&self, batch: &Batch) -> Result<Lsn, Failure> {
+        let writes: Vec<(&IVec, Option<&IVec>)> = batch.iter().collect();
+        let mut touched = Vec::new();
+        let lsn = self.install(&writes, &mut touched)?;
+        for pid in touched {
+            self.optional(self.tidy(pid))?;
+        }
+        Ok(lsn)
+    }
+
+    /// Installs in key order, which is the order of low fences (TREE-4), and commits.
+    fn install(&self, writes: &[(&IVec, Option<&IVec>)], touched: &mut Vec<PageId>) -> Result<Lsn, Failure> {
+        let bytes: usize = writes.iter().map(|(key, value)| key.len() + value.map_or(0, |value| value.len())).sum();
+        let mut batch = self.pages.begin_batch(Admission { log: bytes, ..Admission::default() })?;
+        let mut rest = writes;
+        while let Some((first, _)) = rest.first() {
+            let guard = pin();
+            let leaf = self.leaf(first, &guard)?;
+            let Some(range) = reach(visible(&leaf.page)) else {
+                return Err(self.damaged(leaf.pid, "its changes stand on no node"));
+            };
+            let here = match range.high {
+                Some(high) => rest.partition_point(|(key, _)| ***key < *high),
+                None => rest.len(),
+            };
+            let (now, later) = rest.split_at(here);
+            let frag = Frag::Ops(self.ops_of(now)?);
+            match batch.link(leaf.pid, leaf.page.key(), frag, &guard) {
+                Ok(_) => {
+                    touched.push(leaf.pid);
+                    rest = later;
+                }
+                // The leaf changed: look again what of the batch belongs there.
+                Err(PageError::CasFailed(_)) => {}
+                Err(other) => return Err(failure_of(other)),
+            }
+        }
+        let lsn = batch.commit(|_| Verdict::Commit)?;
+        Ok(lsn.expect("the verdict was to commit"))
+    }
+
+    fn ops_of(&self, writes: &[(&IVec, Option<&IVec>)]) -> Result<Ops, Failure> {
+        let changes: Vec<(&[u8], Change<'_>)> = writes
+            .iter()
+            .map(|(key, value)| (&***key, value.map_or(Change::Del, |value| Change::Put(value))))
+            .collect();
+        // Whether each key was there is not known without reading it: the count is taken from leaves.
+        let tally = Tally { tree: self.id, diff: 0 };
+        Ops::many(self.memory(), tally, &changes).map_err(|error| Failure::Unsupported { what: error.0 })
+    }
+}

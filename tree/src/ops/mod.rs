@@ -1,0 +1,72 @@
+//! One tree over pages: finding a leaf, changing it, keeping the shape.
+//!
+//! [`descend`] finds, [`write`] changes, [`split`] and [`join`] keep the shape, [`batch`] changes many
+//! keys at once, [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
+//!
+//! * TREE-1: every node carries its level and both fences. A key at or above the high fence is found
+//!   by going right; a level or low fence that does not fit sends a descent back to the root.
+//! * TREE-2: the root's page never moves.
+//! * TREE-3: a change of shape is one batch of fragments, each about its own page only.
+//! * TREE-4 (P-6): batches install leaves first, then by low fence; a change of shape that would wait
+//!   while it holds anything gives up instead, and is tried again by a later writer.
+
+mod batch;
+mod descend;
+mod join;
+mod split;
+mod walk;
+mod write;
+
+use std::sync::Arc;
+
+use pagecache::{Failure, PageCache, PageId, PageView, mem::PageMemory};
+
+pub(crate) use self::{walk::Leaf, write::Decision};
+use crate::{
+    materializer::{Root, TreeMaterializer},
+    node::{Frag, Node},
+};
+
+/// Bytes above which a leaf is split.
+pub(crate) const LEAF_BYTES_MAX: usize = 8 << 10;
+/// Bytes above which an inner node is split.
+const INNER_BYTES_MAX: usize = 8 << 10;
+/// Fragments above which a reader folds a leaf in memory.
+const READ_DEPTH_MAX: usize = 3;
+/// Descents from the root before a tree that does not fit together counts as damaged.
+const DESCENTS_MAX: usize = 64;
+
+/// The pages of a store.
+pub(crate) type Pages = PageCache<TreeMaterializer, Frag, Root>;
+/// A page of it, unmerged.
+pub(crate) type Page<'g> = PageView<'g, Frag>;
+
+/// One tree of a store.
+#[derive(Debug, Clone)]
+pub(crate) struct Core {
+    pub(crate) pages: Arc<Pages>,
+    /// The tree's number, in tallies.
+    pub(crate) id: u64,
+    pub(crate) root: PageId,
+    /// Bytes above which a leaf is split: [`LEAF_BYTES_MAX`], less in tests.
+    pub(crate) leaf_bytes_max: usize,
+}
+
+impl Core {
+    pub(crate) fn memory(&self) -> &PageMemory {
+        self.pages.materializer().memory()
+    }
+
+    fn bytes_max(&self, node: &Node) -> usize {
+        if node.is_leaf() { self.leaf_bytes_max } else { INNER_BYTES_MAX.min(self.leaf_bytes_max) }
+    }
+
+    /// A tree whose pages do not fit together.
+    fn damaged(&self, pid: PageId, what: impl Into<String>) -> Failure {
+        Failure::Corrupt {
+            found: format!("page {pid} of the tree rooted at page {}: {}", self.root, what.into()),
+            path: self.pages.path(),
+            offset: 0,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! From leaf to leaf, in either direction, by key and fence only: pages may split, join and be
+//! reused between two steps.
+
+use pagecache::{Failure, Guard, PageId, pin};
+
+use super::{Core, DESCENTS_MAX};
+use crate::node::Node;
+
+/// A leaf as it was at one moment; it stays as it is for as long as it is held.
+pub(crate) type Leaf = Node;
+
+impl Core {
+    /// The leaf that covers `key`.
+    pub(crate) fn leaf_at(&self, key: &[u8]) -> Result<Leaf, Failure> {
+        let guard = pin();
+        for _ in 0..DESCENTS_MAX {
+            let leaf = self.leaf(key, &guard)?;
+            if let Some(found) = self.node(leaf.pid, &guard)?
+                && found.node.is_leaf()
+                && found.node.covers(key)
+            {
+                return Ok(found.node.clone());
+            }
+        }
+        Err(self.damaged(self.root, "a leaf never stands still"))
+    }
+
+    /// The leaf that covers the keys just below `bound`; the last one if there is no bound. `None` if
+    /// no key is below it.
+    ///
+    /// The parent may not know the last pages before `bound` yet, so the walk goes right until the
+    /// high fence reaches it.
+    pub(crate) fn leaf_below(&self, bound: Option<&[u8]>) -> Result<Option<Leaf>, Failure> {
+        if bound.is_some_and(<[u8]>::is_empty) {
+            return Ok(None);
+        }
+        let guard = pin();
+        for _ in 0..DESCENTS_MAX {
+            if let Some(leaf) = self.try_leaf_below(bound, &guard)? {
+                return Ok(Some(leaf));
+            }
+        }
+        Err(self.damaged(self.root, "no leaf ends where another begins, however often one looks"))
+    }
+
+    fn try_leaf_below(&self, bound: Option<&[u8]>, guard: &Guard) -> Result<Option<Leaf>, Failure> {
+        let mut pid: PageId = self.root;
+        while let Some(found) = self.node(pid, guard)? {
+            let node = found.node;
+            if bound.is_some_and(|bound| bound <= node.low()) {
+                return Ok(None);
+            }
+            let reaches = match (node.high(), bound) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(high), Some(bound)) => bound <= high,
+            };
+            match node.next() {
+                Some(next) if !reaches => pid = next,
+                _ if !reaches => return Ok(None),
+                _ if node.is_leaf() => return Ok(Some(node.clone())),
+                _ => {
+                    pid = match bound {
+                        Some(bound) => node.child_below(bound),
+                        None => node.child(node.children() - 1),
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many keys there are, leaf by leaf; keys that come and go meanwhile may be counted or not.
+    pub(crate) fn count(&self) -> Result<usize, Failure> {
+        let mut count = 0;
+        let mut leaf = self.leaf_at(&[])?;
+        loop {
+            count += leaf.len();
+            let Some(high) = leaf.high() else { return Ok(count) };
+            leaf = self.leaf_at(&high.to_vec())?;
+            self.pages.keep_within_capacity();
+        }
+    }
+}
