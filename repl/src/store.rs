@@ -5,13 +5,14 @@
 //! with its exit status here.
 
 use crate::exit::{Failure, Result, shown};
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 /// A key or value as the engine hands it out.
-pub type Bytes = sled::IVec;
+pub type Bytes = tree::IVec;
 
 /// A range of keys.
 pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
@@ -19,13 +20,13 @@ pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    db: sled::Db,
+    db: tree::Db,
     path: PathBuf,
 }
 
 /// Changes that are applied together or not at all.
 #[derive(Debug, Default)]
-pub struct Batch(sled::Batch);
+pub struct Batch(tree::Batch);
 
 impl Batch {
     /// Adds a change; of two to the same key the later wins.
@@ -59,7 +60,8 @@ impl Store {
             }
             Found::Store | Found::Nothing => {}
         }
-        let db = sled::Config::new().path(path).open().map_err(|error| failure(path, error))?;
+        let config = tree::Config::new().path(path).create(found == Found::Nothing);
+        let db = config.open().map_err(|error| failure(path, error))?;
         Ok((Store { db, path: path.to_owned() }, found == Found::Nothing))
     }
 
@@ -70,7 +72,8 @@ impl Store {
 
     /// Makes everything durable and closes.
     pub fn close(self) -> Result<()> {
-        self.flush()
+        let Store { db, path } = self;
+        db.close().map_err(|error| failure(&path, error))
     }
 
     /// The value of `key`.
@@ -80,7 +83,7 @@ impl Store {
 
     /// Sets `key` to `value`.
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.db.insert(key, value).map(drop).map_err(|error| self.failure(error))
+        self.db.put(key, value).map(drop).map_err(|error| self.failure(error))
     }
 
     /// Removes `key`; tells whether it was there.
@@ -95,7 +98,7 @@ impl Store {
 
     /// How many records there are.
     pub fn count(&self) -> Result<u64> {
-        Ok(self.db.len() as u64)
+        self.db.count().map(|count| count as u64).map_err(|error| self.failure(error))
     }
 
     /// Applies `batch`, whole or not at all.
@@ -110,25 +113,33 @@ impl Store {
 
     /// What there is to know about the store, as names and figures.
     pub fn stats(&self) -> Result<Vec<(&'static str, String)>> {
-        let bytes = self.db.size_on_disk().map_err(|error| self.failure(error))?;
+        let stats = self.db.stats();
         Ok(vec![
             ("path", shown(&self.path)),
             ("records", self.count()?.to_string()),
-            ("disk_bytes", bytes.to_string()),
+            ("pages", stats.pages().to_string()),
+            ("resident_bytes", stats.resident_bytes().to_string()),
+            ("log_file_bytes", stats.log_file_bytes().to_string()),
+            ("log_tail_bytes", stats.log_tail_bytes().to_string()),
+            ("pages_file_bytes", stats.pages_file_bytes().to_string()),
+            ("pages_live_bytes", stats.pages_live_bytes().to_string()),
         ])
     }
 
-    fn failure(&self, error: sled::Error) -> Failure {
+    fn failure(&self, error: tree::Error) -> Failure {
         failure(&self.path, error)
     }
 }
 
-/// Tells a store from nothing (no such path, or an empty folder) and from anything else.
+/// Tells a store from nothing (no such path, or a folder with at most a lock) and from anything
+/// else. A store with a file missing is still one: the engine then says what is wrong with it.
 fn look(path: &Path) -> Result<Found> {
-    match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => Ok(Found::Nothing),
-        Ok(false) if path.join("conf").is_file() => Ok(Found::Store),
-        Ok(false) => Ok(Found::SomethingElse),
+    let names: std::io::Result<Vec<OsString>> =
+        fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+    match names {
+        Ok(names) if names.iter().any(|name| name == "log" || name == "pages") => Ok(Found::Store),
+        Ok(names) if names.iter().all(|name| name == "lock") => Ok(Found::Nothing),
+        Ok(_) => Ok(Found::SomethingElse),
         Err(error) => match error.kind() {
             ErrorKind::NotFound => Ok(Found::Nothing),
             ErrorKind::NotADirectory => Ok(Found::SomethingElse),
@@ -137,13 +148,11 @@ fn look(path: &Path) -> Result<Found> {
     }
 }
 
-fn failure(path: &Path, error: sled::Error) -> Failure {
+fn failure(path: &Path, error: tree::Error) -> Failure {
     match error {
-        sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
-            Failure::Locked(path.to_owned())
-        }
-        sled::Error::Io(source) => Failure::Io { doing: "use the store", path: path.to_owned(), source },
-        damaged @ sled::Error::Corruption { .. } => Failure::Damaged(damaged.to_string()),
+        tree::Error::Locked { .. } => Failure::Locked(path.to_owned()),
+        tree::Error::Io(source) => Failure::Io { doing: "use the store", path: path.to_owned(), source },
+        damaged if damaged.is_corruption() => Failure::Damaged(damaged.to_string()),
         other => Failure::Store(other.to_string()),
     }
 }
