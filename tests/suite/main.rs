@@ -1,4 +1,5 @@
 //! One binary for every system test.
 #![forbid(unsafe_code)]
 
+mod model;
 mod tidy;
