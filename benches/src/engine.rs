@@ -33,6 +33,7 @@ pub(crate) trait Engine: Sized {
 
 /// The engines of this build.
 pub(crate) const NAMES: &[&str] = &[
+    "tree",
     #[cfg(feature = "sled")]
     "sled",
 ];
@@ -46,6 +47,7 @@ pub(crate) trait Visit {
 /// Calls `visit` with the engine of that name.
 pub(crate) fn dispatch(name: &str, visit: impl Visit) -> Result<()> {
     match name {
+        "tree" => visit.with::<Tree>(),
         #[cfg(feature = "sled")]
         "sled" => visit.with::<Sled>(),
         _ => {
@@ -117,3 +119,5 @@ macro_rules! by_sleds_names {
 
 #[cfg(feature = "sled")]
 by_sleds_names!(Sled, sled);
+
+by_sleds_names!(Tree, tree);
