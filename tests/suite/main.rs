@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 mod model;
+mod pages;
 mod tidy;

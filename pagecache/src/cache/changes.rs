@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::{
     format::map::{Entry, MAP_SPAN, MapPage},
-    ids::{FragmentAddr, Lsn, PageId, PageSeq},
+    ids::{FragmentAddr, Lsn, PageId},
     page::{
-        cell::{Claim, Durable, Head},
+        cell::{Claim, Durable},
         pages::Pages,
     },
     reclaim::Guard,
@@ -42,12 +42,12 @@ pub(crate) struct Prefix {
 }
 
 impl Changes {
-    /// Records that the page's durable form lies elsewhere now, or nowhere.
+    /// Records that the page's durable form is another one now.
     pub(crate) fn record<P: Send + Sync + 'static>(
         &mut self,
         pid: PageId,
         claim: &Claim<'_, P>,
-        durable: Option<Durable>,
+        durable: Durable,
         newest: Lsn,
         guard: &Guard,
     ) {
@@ -105,16 +105,10 @@ fn map_page<P: Send + Sync + 'static>(pages: &Pages<P>, number: u64, bound: Page
 
 /// What the persisted table says of a page; `None` for one that is Free with number 0.
 fn map_entry<P: Send + Sync + 'static>(pages: &Pages<P>, pid: PageId, guard: &Guard) -> Option<Entry> {
-    let cell = pages.cell(pid)?;
-    if let Some(durable) = cell.durable(guard) {
-        let parts: Vec<FragmentAddr> = durable.parts().collect();
-        return Some(Entry::Present { seq: durable.seq, parts });
-    }
-    let seq: PageSeq = match cell.head(guard).1 {
-        Head::Free(seq) | Head::Allocated(seq) => seq,
-        // Its first life, or a new one, has not been written back: free as far as the table goes.
-        Head::Chain(top) => top.walk().last().map_or(0, |bottom| bottom.seq.saturating_sub(1)),
-        Head::Unallocated | Head::Evicted(_) => 0,
-    };
-    (seq > 0).then_some(Entry::Free { seq })
+    let durable = pages.cell(pid)?.durable(guard)?;
+    let parts: Vec<FragmentAddr> = durable.parts().collect();
+    Some(match parts.is_empty() {
+        true => Entry::Free { seq: durable.seq },
+        false => Entry::Present { seq: durable.seq, parts },
+    })
 }

@@ -74,7 +74,7 @@ impl<M: Materializer> Cache<M> {
         let (word, head) = cell.head(guard);
         let Head::Chain(top) = head else { return true };
         let Some(durable) = cell.durable(guard) else { return false };
-        if top.is_unsettled() || top.oldest_above(durable.seq) != ALL_DURABLE {
+        if durable.image.is_none() || top.is_unsettled() || top.oldest_above(durable.seq) != ALL_DURABLE {
             return false;
         }
         let charge = top.chain_charge();

@@ -8,7 +8,7 @@ use crate::{
     ids::{Lsn, PageId, PageSeq},
     materializer::Materializer,
     page::{
-        cell::{Cell, Durable, Head, Word},
+        cell::{Cell, Head, Image, Word},
         chain::{ALL_DURABLE, Body, Draft, Node, Stamp, committed},
         slot::SlotState,
     },
@@ -142,27 +142,27 @@ impl<M: Materializer> Cache<M> {
         cell: &Cell<M::PageFrag>,
         guard: &Guard,
     ) -> Result<Option<M::PageFrag>, Failure> {
-        let Some(durable) = cell.durable(guard) else {
+        let Some((durable, image)) = cell.durable(guard).and_then(|durable| Some((durable, durable.image.as_ref()?))) else {
             return match cell.head(guard).1 {
                 Head::Evicted(_) => Err(self.lost_base(pid)),
                 _ => Ok(None),
             };
         };
-        let pin = self.store.pin(durable.base)?;
+        let pin = self.store.pin(image.base)?;
         // The segment cannot be reused from here on; it held the page if the word still says so.
         if !cell.durable(guard).is_some_and(|now| ptr::eq(now, durable)) {
             return Ok(None);
         }
-        self.decode_frame(pid, durable, &pin).map(Some)
+        self.decode_frame(pid, durable.seq, image, &pin).map(Some)
     }
 
-    fn decode_frame(&self, pid: PageId, durable: &Durable, pin: &Pin) -> Result<M::PageFrag, Failure> {
-        assert!(durable.deltas.is_empty(), "this version writes images only");
-        let frame = self.store.read(pin, pid as u64, Some(durable.seq))?;
+    fn decode_frame(&self, pid: PageId, seq: PageSeq, image: &Image, pin: &Pin) -> Result<M::PageFrag, Failure> {
+        assert!(image.deltas.is_empty(), "this version writes images only");
+        let frame = self.store.read(pin, pid as u64, Some(seq))?;
         self.materializer.decode(frame.payload()).map_err(|why| Failure::Corrupt {
             found: format!("the image of page {pid} does not decode: {why}"),
             path: self.store.path(),
-            offset: durable.base.offset,
+            offset: image.base.offset,
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A page is written under its claim. Its image holds exactly the fragments up to some sequence
 //! number; changes that arrive meanwhile stay in the chain above that number and keep the page dirty.
+//! No guard is held while the file is written, so that memory is reclaimed meanwhile.
 //! Nothing is synced here: until a checkpoint publishes the new places, recovery uses the old ones.
 
 use super::Cache;
@@ -11,7 +12,7 @@ use crate::{
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
     materializer::Materializer,
     page::{
-        cell::{Cell, Claim, Durable, Head, Word},
+        cell::{Cell, Claim, Durable, Head, Image, Word},
         chain::{ALL_DURABLE, Body, committed},
     },
     reclaim::{Guard, pin},
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Claims held at one time: bounds the memory of a round and the time a claim is held.
-const PAGES_PER_ROUND: usize = 128;
+const PAGES_PER_ROUND: usize = 64;
 
 /// What became of a round of write-back.
 #[derive(Debug, Default)]
@@ -45,11 +46,10 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn write_back(&self, pids: &[PageId], purpose: Purpose) -> Result<WrittenBack, Failure> {
         let mut done = WrittenBack::default();
         for round in pids.chunks(PAGES_PER_ROUND) {
-            let guard = pin();
             let mut batch = self.store.batch(purpose);
             let mut written = Vec::with_capacity(round.len());
             for &pid in round {
-                match self.write_one(pid, &mut batch, &guard)? {
+                match self.write_one(pid, &mut batch, &pin())? {
                     Outcome::Clean => done.pages += 1,
                     Outcome::Later => done.skipped.push(pid),
                     Outcome::Written(page) => written.push(page),
@@ -57,7 +57,7 @@ impl<M: Materializer> Cache<M> {
             }
             let frames = batch.finish()?;
             done.pages += written.len();
-            self.record(written, frames.frames(), &guard)?;
+            self.record(written, frames.frames(), &pin())?;
         }
         Ok(done)
     }
@@ -108,11 +108,12 @@ impl<M: Materializer> Cache<M> {
         let mut changes = self.changes.lock();
         for page in written {
             let cell = self.pages.cell(page.pid).expect("a written page has a cell");
-            let durable = match page.free {
+            let image = match page.free {
                 Some(_) => None,
-                None => frames.next().map(|frame| Durable { seq: page.seq, base: frame.addr, deltas: Vec::new() }),
+                None => frames.next().map(|frame| Image { base: frame.addr, deltas: Vec::new() }),
             };
-            self.account(cell, durable.as_ref(), guard)?;
+            let durable = Durable { seq: page.seq, image };
+            self.account(cell, &durable, guard)?;
             changes.record(page.pid, &page.claim, durable, page.newest, guard);
             if let Some(word) = page.free {
                 let charge = match cell.head(guard).1 {
@@ -130,10 +131,8 @@ impl<M: Materializer> Cache<M> {
     }
 
     /// Moves live bytes from the segments of the old form to those of the new one.
-    fn account(&self, cell: &Cell<M::PageFrag>, new: Option<&Durable>, guard: &Guard) -> Result<(), Failure> {
-        if let Some(new) = new {
-            new.parts().try_for_each(|addr| self.store.retain(addr))?;
-        }
+    fn account(&self, cell: &Cell<M::PageFrag>, new: &Durable, guard: &Guard) -> Result<(), Failure> {
+        new.parts().try_for_each(|addr| self.store.retain(addr))?;
         if let Some(old) = cell.durable(guard) {
             old.parts().for_each(|addr| self.store.release(addr));
         }
@@ -145,17 +144,16 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn relocate(&self, frames: &[(PageId, FragmentAddr)]) -> Result<u64, Failure> {
         let mut moved = 0;
         for round in frames.chunks(PAGES_PER_ROUND) {
-            let guard = pin();
             let mut batch = self.store.batch(Purpose::Ordinary);
             let mut written = Vec::with_capacity(round.len());
             for &(pid, addr) in round {
-                if let Some(page) = self.move_one(pid, addr, &mut batch, &guard)? {
+                if let Some(page) = self.move_one(pid, addr, &mut batch, &pin())? {
                     moved += u64::from(addr.len);
                     written.push(page);
                 }
             }
             let frames = batch.finish()?;
-            self.record(written, frames.frames(), &guard)?;
+            self.record(written, frames.frames(), &pin())?;
         }
         Ok(moved)
     }
@@ -169,7 +167,9 @@ impl<M: Materializer> Cache<M> {
     ) -> Result<Option<Written<'c, M::PageFrag>>, Failure> {
         let Some(cell) = self.pages.cell(pid) else { return Ok(None) };
         let Some(claim) = cell.claim() else { return Ok(None) };
-        let Some(durable) = cell.durable(guard).filter(|durable| durable.base == addr) else { return Ok(None) };
+        let Some(durable) = cell.durable(guard)
+            .filter(|durable| durable.image.as_ref().is_some_and(|image| image.base == addr))
+        else { return Ok(None) };
         let frame = self.store.read(&self.store.pin(addr)?, pid as u64, Some(durable.seq))?;
         let bytes = frame.payload();
         batch.push(pid as u64, durable.seq, FrameKind::Image, bytes.len(), |out| out.copy_from_slice(bytes))?;

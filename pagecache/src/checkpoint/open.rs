@@ -28,7 +28,7 @@ use crate::{
     log::{Geometry, Log, Position, tail},
     materializer::Materializer,
     page::{
-        cell::{Durable, Head},
+        cell::{Durable, Head, Image},
         chain::{Body, Draft, Node, Stamp},
     },
     reclaim::pin,
@@ -315,7 +315,8 @@ fn restore<M: Materializer>(
     for pid in 0..fold.bound {
         match table.entries.get(&pid) {
             Some(Entry::Present { seq, parts }) => {
-                let durable = Durable { seq: *seq, base: parts[0], deltas: parts[1..].to_vec() };
+                let image = Image { base: parts[0], deltas: parts[1..].to_vec() };
+                let durable = Durable { seq: *seq, image: Some(image) };
                 cache.pages.restore_present(pid, durable);
             }
             Some(Entry::Free { seq }) => cache.pages.restore_free(pid, *seq),

@@ -122,18 +122,26 @@ pub(crate) struct DirtyBits(pub(crate) AtomicU64);
 // SAFETY: a zero word has no bit set.
 unsafe impl ZeroInit for DirtyBits {}
 
-/// Where a page's durable form lies: an image and the delta-pages above it.
+/// A page's durable form: what the persisted page table says of it, or will at the next checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Durable {
     pub(crate) seq: PageSeq,
+    /// Where its fragments lie; `None` for a page that is free.
+    pub(crate) image: Option<Image>,
+}
+
+/// An image and the delta-pages above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
     pub(crate) base: FragmentAddr,
     pub(crate) deltas: Vec<FragmentAddr>,
 }
 
 impl Durable {
-    /// Every address, the base first.
+    /// Every address, the base first; none if the page is free.
     pub(crate) fn parts(&self) -> impl Iterator<Item = FragmentAddr> {
-        std::iter::once(self.base).chain(self.deltas.iter().copied())
+        let image = self.image.as_ref();
+        image.into_iter().flat_map(|image| std::iter::once(image.base).chain(image.deltas.iter().copied()))
     }
 }
 
@@ -259,7 +267,7 @@ impl<P> Cell<P> {
         (before.addr() & CLAIMED == 0).then_some(Claim { cell: self })
     }
 
-    /// Where the page's durable form lies.
+    /// What the page's durable form is; `None` if it never had one.
     pub(crate) fn durable<'g>(&self, _guard: &'g Guard) -> Option<&'g Durable> {
         // Acquire pairs with the Release in `Claim::set_durable`.
         let word = self.durable.load(Ordering::Acquire).map_addr(|addr| addr & !FLAGS);
@@ -310,9 +318,9 @@ pub(crate) struct Claim<'c, P> {
 }
 
 impl<P> Claim<'_, P> {
-    /// Records where the page's durable form lies from now on.
-    pub(crate) fn set_durable(&self, durable: Option<Durable>, guard: &Guard) {
-        let new = durable.map_or(ptr::null_mut(), |durable| Box::into_raw(Box::new(durable)));
+    /// Records what the page's durable form is from now on.
+    pub(crate) fn set_durable(&self, durable: Durable, guard: &Guard) {
+        let new = Box::into_raw(Box::new(durable));
         let mut seen = self.cell.durable.load(Ordering::Relaxed);
         loop {
             let next = new.map_addr(|addr| addr | seen.addr() & FLAGS);

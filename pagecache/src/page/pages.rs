@@ -131,7 +131,8 @@ impl<P: Send + Sync + 'static> Pages<P> {
 
     /// Recovery: a page that is free.
     pub(crate) fn restore_free(&self, pid: PageId, seq: PageSeq) {
-        self.cell(pid).expect("restored ids are below the bound").restore(Word::free(seq), None);
+        let durable = (seq > 0).then_some(Durable { seq, image: None });
+        self.cell(pid).expect("restored ids are below the bound").restore(Word::free(seq), durable);
     }
 }
 
