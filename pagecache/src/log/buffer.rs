@@ -134,7 +134,8 @@ impl LogBuffer {
         self.state.is_queued(turn)
     }
 
-    /// The current turn's first LSN. The caller keeps the turn from being recycled.
+    /// The current turn's first LSN, if the caller keeps the turn from being recycled; else that or
+    /// a later turn's.
     pub(super) fn base(&self) -> Lsn {
         self.base.load(Acquire).cast_signed()
     }

@@ -63,10 +63,11 @@ fn mark_beyond(
         while let Some(decoded) = bytes.get(at..).and_then(|rest| decode(&seed, first + at as Lsn, rest).ok())
         {
             at += decoded.bytes();
-            if let Decoded::Pad { stable, .. } = decoded {
-                if stable > tail.end() {
+            match decoded {
+                Decoded::Pad { stable, .. } if stable > tail.end() => {
                     return Ok(Some((first + at as Lsn, stable)));
                 }
+                _ => {}
             }
         }
         border = if at > border && at.is_multiple_of(block) { at } else { border + block };

@@ -40,6 +40,7 @@ use crate::error::{Failure, Poison};
 use crate::format::record::{HEADER_BYTES, PAD_BYTES_MIN, RecordHead, Seed};
 use crate::ids::Lsn;
 use crate::io::{FileId, Storage};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, Condvar, Mutex};
 
 /// Sizes of the log; fixed while it is open. Block and segment sizes are fixed at creation.
@@ -253,9 +254,11 @@ impl Log {
         self.rounds.stable()
     }
 
-    /// About how much log recovery would read now, in bytes; to within one buffer.
+    /// How much log recovery would read now, in bytes, to within one buffer. Takes no lock.
     pub(crate) fn tail_bytes(&self) -> u64 {
-        u64::try_from(self.next_lsn() - self.segments.released()).unwrap_or(0)
+        // The buffer may be on its way to a later turn, whose base is as good an estimate.
+        let base = self.buffer(self.current.load(Relaxed)).base();
+        u64::try_from(base.max(self.stable()) - self.segments.released()).unwrap_or(0)
     }
 
     /// Segments wholly below `below` may be reused: a durable checkpoint no longer needs them.

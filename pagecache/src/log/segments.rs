@@ -11,7 +11,8 @@ use super::Geometry;
 use crate::error::{Failure, Poison};
 use crate::ids::Lsn;
 use crate::io::{FileId, Storage};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU64, Condvar, Mutex};
 
 /// Zeros are written in pieces of at most this many bytes.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -22,6 +23,8 @@ pub(super) struct Segments {
     state: Mutex<Slots>,
     /// An extension has ended.
     extended: Condvar,
+    /// Nothing below is needed.
+    released: AtomicU64,
     segment_bytes: u64,
     slots_max: u64,
 }
@@ -35,8 +38,6 @@ struct Slots {
     live: BTreeMap<Lsn, u64>,
     /// Somebody is writing slot `written`.
     extending: bool,
-    /// Nothing below is needed.
-    released: Lsn,
 }
 
 impl Segments {
@@ -46,8 +47,9 @@ impl Segments {
         let written = taken.last().map_or(written, |last| written.max(last + 1));
         let free = (0..written).filter(|slot| !taken.contains(slot)).collect();
         Segments {
-            state: Mutex::new(Slots { written, free, live, extending: false, released }),
+            state: Mutex::new(Slots { written, free, live, extending: false }),
             extended: Condvar::new(),
+            released: AtomicU64::new(released.cast_unsigned()),
             segment_bytes: geometry.segment_bytes as u64,
             slots_max: geometry.capacity_bytes / geometry.segment_bytes as u64,
         }
@@ -123,8 +125,9 @@ impl Segments {
 
     /// Frees every segment wholly below `below`.
     pub(super) fn release(&self, below: Lsn) {
+        // A hint for estimates and messages; what may be reused is decided under the lock.
+        self.released.fetch_max(below.cast_unsigned(), Relaxed);
         let mut slots = self.state.lock();
-        slots.released = slots.released.max(below);
         while let Some(oldest) = slots.live.first_entry() {
             if oldest.key() + self.segment_bytes as Lsn > below {
                 break;
@@ -136,7 +139,7 @@ impl Segments {
 
     /// Nothing below this is needed.
     pub(super) fn released(&self) -> Lsn {
-        self.state.lock().released
+        self.released.load(Relaxed).cast_signed()
     }
 
     /// True if no slot was ever written.

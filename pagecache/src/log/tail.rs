@@ -130,7 +130,7 @@ impl Tail {
             let records = segment.begin / block * block..segment.end.next_multiple_of(block);
             for range in [0..block, records] {
                 let offset = start + range.start as u64;
-                let bytes = segment.bytes.get(range.clone()).unwrap_or(&segment.bytes[range.start..]);
+                let bytes = &segment.bytes[range];
                 disk.write_at(FileId::Log, offset, bytes)
                     .map_err(|source| failed(disk, "rewriting the log's tail", offset, source))?;
             }
@@ -224,8 +224,9 @@ impl<'s> Directory<'s> {
         let SegmentHeader { first, salt, .. } = header;
         let fits = header.segment_bytes == self.geometry.segment_bytes as u64
             && header.block_bytes as usize == self.geometry.block_bytes
-            && first > 0
+            && (1..Lsn::MAX / 2).contains(&first)
             && first % self.geometry.segment_bytes as Lsn == 0
+            && (0..=first).contains(&header.continues)
             && self.salt(first) == Some(salt);
         if !fits {
             return Ok(());
@@ -246,10 +247,9 @@ impl<'s> Directory<'s> {
         let segment_bytes = self.geometry.segment_bytes as Lsn;
         let first = at - at % segment_bytes;
         let next = if first == at { at } else { first + segment_bytes };
-        if let Some((slot, header)) = self.segments.get(&next) {
-            if header.continues == at || (at == from && header.continues < at) {
-                return Some((next, *slot));
-            }
+        let follows = |ends: Lsn| ends == at || (at == from && ends < at);
+        if let Some((slot, _)) = self.segments.get(&next).filter(|(_, header)| follows(header.continues)) {
+            return Some((next, *slot));
         }
         let (slot, _) = self.segments.get(&first)?;
         (at == from && at != first).then_some((first, *slot))

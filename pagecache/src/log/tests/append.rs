@@ -9,6 +9,8 @@ use crate::format::record::{HEADER_BYTES, Kind, RecordHead};
 use crate::ids::Lsn;
 use crate::io::SyncReason;
 use crate::log::Geometry;
+use crate::sync::AtomicBool;
+use crate::sync::Ordering::Relaxed;
 
 const HEAD: RecordHead = RecordHead { kind: Kind::Base, pid: 3, seq: 5 };
 
@@ -74,7 +76,14 @@ fn many_writers_leave_exactly_their_completed_records_in_order() {
     let geometry = Geometry { segment_bytes: 32 << 10, buffer_bytes: 8 << 10, ..SMALL };
     for seed in [1u64, 2, 3] {
         let rig = Rig::new(geometry);
+        let busy = AtomicBool::new(true);
         let mut model: Vec<(Lsn, Vec<u8>)> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while busy.load(Relaxed) {
+                    rig.log.prepare().unwrap();
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            });
             let writers: Vec<_> = (0..8u64)
                 .map(|thread| {
                     let log = &rig.log;
@@ -110,7 +119,9 @@ fn many_writers_leave_exactly_their_completed_records_in_order() {
                     })
                 })
                 .collect();
-            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+            let kept = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+            busy.store(false, Relaxed);
+            kept
         });
         model.sort();
         let stable = rig.log.flush().unwrap();
@@ -232,6 +243,36 @@ fn preparing_writes_full_buffers_and_keeps_a_slot_ahead() {
     assert!(rig.scan(rig.first(), rig.first()).unwrap().end() > rig.first() + 1024);
 }
 
+/// Bytes that were acknowledged must not be at the mercy of a later write to their block.
+#[test]
+fn no_block_is_written_twice() {
+    let rig = Rig::new(SMALL);
+    let mut random = Random(5);
+    let mut written = std::collections::BTreeSet::new();
+    for step in 0..2000 {
+        let lsn = rig.append(&vec![1; random.below(700)]);
+        match random.below(6) {
+            0 => drop(rig.log.make_stable(lsn).unwrap()),
+            1 => rig.log.hand_over().unwrap(),
+            2 => drop(rig.log.watermark().unwrap()),
+            _ => {}
+        }
+        for call in rig.disk.calls() {
+            match call {
+                // The zeros that make the blocks written ones.
+                Call::Write { len, .. } if len == SMALL.segment_bytes => {}
+                Call::Write { offset, len } => {
+                    for block in offset / 512..(offset + len as u64).div_ceil(512) {
+                        assert!(written.insert(block), "block {block} was written again at step {step}");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(written.len() > 500);
+}
+
 /// Prints the cost of the fast path; asserts only that it is not absurd, as machines differ.
 #[test]
 fn an_append_is_cheap() {
@@ -244,9 +285,8 @@ fn an_append_is_cheap() {
     };
     let rig = Rig::releasing(geometry);
     let payload = [5u8; 200];
-    let mut spent = Duration::ZERO;
-    let count = 100_000u32;
-    for round in 0..count / 1000 {
+    // The best of many short runs: the machine does other things as well.
+    let best = (0..100).map(|_| {
         let start = Instant::now();
         for _ in 0..1000 {
             let mut reservation = rig.log.reserve(HEAD, payload.len()).unwrap();
@@ -254,10 +294,11 @@ fn an_append_is_cheap() {
             reservation.seal();
             reservation.complete();
         }
-        spent += if round < 10 { Duration::ZERO } else { start.elapsed() };
+        let spent = start.elapsed();
         rig.log.release(rig.log.flush().unwrap());
-    }
-    let nanos = spent.as_nanos() / u128::from(count - 10_000);
+        spent
+    });
+    let nanos = best.min().unwrap().as_nanos() / 1000;
     println!("{nanos} ns an append of {} bytes", HEADER_BYTES + payload.len());
     assert!(nanos < 20_000, "{nanos} ns an append");
 }

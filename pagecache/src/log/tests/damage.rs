@@ -4,8 +4,10 @@ use super::{Rig, SMALL, contents};
 use crate::error::Failure;
 use crate::ids::Lsn;
 
+type Model = Vec<(Lsn, Vec<u8>)>;
+
 /// Three rounds of two records; the last pad's mark says that the first two rounds are stable.
-fn three_rounds() -> (Rig, Vec<(Lsn, Vec<u8>)>, Vec<Lsn>) {
+fn three_rounds() -> (Rig, Model, Vec<Lsn>) {
     let rig = Rig::new(SMALL);
     let (mut model, mut rounds) = (Vec::new(), Vec::new());
     for round in 0..3u8 {

@@ -121,3 +121,19 @@ fn a_trimmed_log_is_empty_and_its_positions_go_on() {
     let last = again.log.flush().unwrap();
     assert_eq!(contents(&again.scan(stable, last).unwrap()), [(lsn, b"still later".to_vec())]);
 }
+
+/// The tail fills the log to its capacity and the process crashes: nothing needs room before a
+/// checkpoint has made some.
+#[test]
+fn a_log_at_capacity_opens_and_goes_on() {
+    let rig = Rig::new(TIGHT);
+    while append(&rig.log, 1, &[1; 100]).is_ok() {}
+    let stable = rig.log.flush().unwrap();
+    let tail = rig.scan(rig.first(), stable).unwrap();
+    assert_eq!(tail.end(), stable);
+    let again = Rig::at(rig.disk.clone(), TIGHT, tail.position(), rig.salts(), true);
+    let lsn = again.append(b"goes on");
+    let last = again.log.flush().unwrap();
+    assert_eq!(*again.host.truncations.lock(), 1);
+    assert_eq!(contents(&again.scan(stable, last).unwrap()), [(lsn, b"goes on".to_vec())]);
+}
