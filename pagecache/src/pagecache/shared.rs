@@ -236,7 +236,7 @@ impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
         if let Some(salt) = self.published_salt.lock().take() {
             return Ok(salt);
         }
-        self.checkpointer.begin_epoch(from, from)
+        self.checkpointer.begin_epoch(from, self.log.stable())
     }
 
     fn truncate(&self) -> Result<(), Failure> {
