@@ -100,7 +100,8 @@ impl Geometry {
 /// What the log asks of higher layers. Called with no lock of the log held.
 pub(crate) trait Host: Send + Sync {
     /// Before the first append after an open: publishes a fresh salt valid from `from` on, durably,
-    /// and returns it. Called again only if it failed. Must not append.
+    /// and returns it. A stable position published with it is [`Log::stable`]: no record lies
+    /// between that and `from`. Called again only if it failed. Must not append.
     fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure>;
     /// The log is full: checkpoint and release. `Ok` when it did or somebody else did. Must not append.
     fn truncate(&self) -> Result<(), Failure>;
@@ -215,10 +216,6 @@ impl Log {
             .map(|claim| Reservation::new(self, claim, head))
     }
 
-    /// Bytes of the log's file.
-    pub(crate) fn file_bytes(&self) -> u64 { 0 }
-    pub(crate) fn reserve_admitted(&self, head: RecordHead, payload_len: usize) -> Result<Reservation<'_>, Failure> { self.reserve(head, payload_len) }
-
     #[cold]
     fn too_large(&self, payload_len: usize) -> Failure {
         Failure::TooLarge {
@@ -259,6 +256,11 @@ impl Log {
         // The buffer may be on its way to a later turn, whose base is as good an estimate.
         let base = self.buffer(self.current.load(Relaxed)).base();
         u64::try_from(base.max(self.stable()) - self.segments.released()).unwrap_or(0)
+    }
+
+    /// How long the log's file is, in bytes.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.segments.file_bytes()
     }
 
     /// Segments wholly below `below` may be reused: a durable checkpoint no longer needs them.

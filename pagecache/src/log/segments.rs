@@ -142,6 +142,11 @@ impl Segments {
         self.released.load(Relaxed).cast_signed()
     }
 
+    /// Bytes of the slots written so far.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.state.lock().written * self.segment_bytes
+    }
+
     /// True if no slot was ever written.
     pub(super) fn is_empty(&self) -> bool {
         self.state.lock().written == 0

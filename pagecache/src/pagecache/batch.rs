@@ -265,7 +265,7 @@ where
         }
         let recovered = self.items.iter().filter_map(|item| shared.cache.materializer.recover(item.frag.as_ref()?)).last();
         let head = RecordHead { kind: Kind::Batch, pid: 0, seq: 0 };
-        let mut reservation = shared.log.reserve_admitted(head, self.bytes)?;
+        let mut reservation = shared.log.reserve(head, self.bytes)?;
         let mut rest = reservation.payload();
         for item in &self.items {
             let len = item.frag.as_ref().map_or(0, |frag| shared.cache.materializer.encoded_len(frag));

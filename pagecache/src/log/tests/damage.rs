@@ -1,10 +1,8 @@
 //! Torn tails shorten, damage below a stable position is an error: at every byte, for every bit.
 
-use super::{Rig, SMALL, contents};
+use super::{Model, Rig, SMALL, contents};
 use crate::error::Failure;
 use crate::ids::Lsn;
-
-type Model = Vec<(Lsn, Vec<u8>)>;
 
 /// Three rounds of two records; the last pad's mark says that the first two rounds are stable.
 fn three_rounds() -> (Rig, Model, Vec<Lsn>) {

@@ -1,6 +1,7 @@
 //! Tests of the log as a whole, on a disk in memory.
 
 mod append;
+mod crash;
 mod damage;
 mod disk;
 mod faults;
@@ -24,6 +25,9 @@ const SMALL: Geometry = Geometry {
     buffers: 4,
     capacity_bytes: 8 << 20,
 };
+
+/// Records by LSN, as they were written.
+type Model = Vec<(Lsn, Vec<u8>)>;
 
 /// What the checkpoint would do: keeps the salts, counts, releases when asked.
 struct TestHost {
@@ -135,7 +139,7 @@ fn append(log: &Log, pid: usize, payload: &[u8]) -> Result<Lsn, Failure> {
 }
 
 /// LSN and payload of every record.
-fn contents(tail: &Tail) -> Vec<(Lsn, Vec<u8>)> {
+fn contents(tail: &Tail) -> Model {
     tail.records().map(|record| (record.lsn, record.payload.to_vec())).collect()
 }
 

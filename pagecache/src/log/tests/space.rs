@@ -20,6 +20,7 @@ fn a_full_log_asks_the_host_once_and_goes_on() {
     }
     assert!(*rig.host.truncations.lock() > 3);
     assert_eq!(rig.disk.image().len() as u64, TIGHT.capacity_bytes, "it grew to its capacity and no further");
+    assert_eq!(rig.log.file_bytes(), TIGHT.capacity_bytes);
     // What was not released reads back.
     let from = rig.log.segments.released();
     let stable = rig.log.flush().unwrap();
