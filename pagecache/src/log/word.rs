@@ -273,4 +273,4 @@ impl BufferState {
 }
 
 #[cfg(all(test, loom))]
-mod model;
+mod loom_tests;

@@ -16,6 +16,7 @@ const PLACES: &[(&str, &str)] = &[
         "chunks of cells appear once, without a lock, and are reached through a pointer",
     ),
     ("pagecache/src/log/buffer.rs", "many writers fill disjoint ranges of one buffer at once"),
+    ("pagecache/src/log/word/loom_tests.rs", "a model of it, whose cells loom watches instead"),
     ("pagecache/src/mem/arena.rs", "page memory is mapped, advised and handed out by hand"),
     ("pagecache/src/mem/buf.rs", "a page buffer is a counted range of an arena"),
     ("pagecache/src/mem/prefetch.rs", "a prefetch is an instruction on a raw address"),
