@@ -151,7 +151,7 @@ impl ConfigBuilder {
                 create_new: false,
                 cache_capacity: 1 << 30,
                 flush_every: Some(Duration::from_millis(500)),
-                page_consolidation_threshold: 8,
+                page_consolidation_threshold: 5,
                 block_bytes: 4096,
                 log_segment_bytes: 1 << 20,
                 log_buffers: 8,
@@ -216,7 +216,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Fragments of a page above which a reader or writer consolidates it in memory. Default: 8.
+    /// Fragments of a page above which a writer consolidates it in memory. Default: 5.
     #[must_use]
     pub fn page_consolidation_threshold(mut self, fragments: usize) -> ConfigBuilder {
         self.settings.page_consolidation_threshold = fragments;

@@ -18,6 +18,7 @@ use crate::{
     io::{Clock, FileStorage, Spawner, Storage, SystemClock, ThreadSpawner},
     log::{self, Log},
     materializer::Materializer,
+    mem::PageMemory,
     store::Found,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering},
 };
@@ -46,6 +47,7 @@ pub(crate) struct Shared<M: Materializer> {
     checkpoint_every: i64,
     published_salt: Mutex<Option<u64>>,
     storage: Arc<dyn Storage>,
+    memory: PageMemory,
 }
 
 /// Sizes and counts of a store.
@@ -58,8 +60,11 @@ pub struct Stats {
     pub free_pages: usize,
     /// Bytes of pages in memory.
     pub resident_bytes: usize,
-    /// Bytes of page memory in use and reserved.
+    /// Bytes of page memory in buffers that somebody still holds: what is resident, what iterators
+    /// hold, and what waits for its last reader.
     pub page_memory_bytes: usize,
+    /// Bytes of page memory taken from the system.
+    pub page_memory_reserved_bytes: usize,
     /// Bytes of the log that an open after a crash would replay.
     pub log_tail_bytes: u64,
     /// Bytes of the `log` file.
@@ -106,6 +111,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             checkpoint_every: every,
             published_salt: Mutex::new(opened.salt),
             storage,
+            memory: config.page_memory().clone(),
         });
         let host: Weak<Shared<M>> = Arc::downgrade(&shared);
         shared.log.set_host(host);
@@ -217,12 +223,14 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 
     pub(crate) fn stats(&self) -> Stats {
         let pages = &self.cache.pages;
+        let memory = self.memory.stats();
         let store = self.cache.store.stats();
         Stats {
             pages: pages.bound(),
             free_pages: pages.free_count(),
             resident_bytes: self.cache.resident_bytes(),
-            page_memory_bytes: 0,
+            page_memory_bytes: memory.in_use_bytes,
+            page_memory_reserved_bytes: memory.reserved_bytes,
             log_tail_bytes: self.log.tail_bytes(),
             log_file_bytes: self.log.file_bytes(),
             pages_file_bytes: store.file_bytes,
