@@ -226,7 +226,14 @@ impl<M: Materializer> Cache<M> {
 }
 
 /// True if the chain holds a base that readers may see, so that nothing is missing below.
+#[inline]
 fn stands_on_base<P>(top: &Node<P>) -> bool {
+    top.grounded || stands_on_batch(top)
+}
+
+/// As [`stands_on_base`], for a chain whose bases all belong to batches.
+#[cold]
+fn stands_on_batch<P>(top: &Node<P>) -> bool {
     let found = top.walk().find_map(|node| match (&node.body, node.state()) {
         (Body::Base(_) | Body::Free, SlotState::Committed(_)) => Some(true),
         _ => None,

@@ -246,24 +246,32 @@ impl<P> Cell<P> {
         guard.defer(move || drop(chain));
     }
 
+    /// Sets and clears flag bits beside the durable record; returns the word before.
+    ///
+    /// AcqRel: taking the claim acquires what its last holder released with it, the durable record.
+    fn set_flags(&self, set: usize, clear: usize) -> *mut Durable {
+        let flagged = |word: *mut Durable| Some(word.map_addr(|addr| addr & !clear | set));
+        let outcome = self.durable.fetch_update(Ordering::AcqRel, Ordering::Acquire, flagged);
+        outcome.unwrap_or_else(|word| word)
+    }
+
     /// Notes that a reader was here; writes only if no reader was since the clock hand last passed.
     #[inline]
     pub(crate) fn touch(&self) {
         // Relaxed: a hint for eviction; a stale value costs a wrong guess.
         if self.durable.load(Ordering::Relaxed).addr() & ACCESSED == 0 {
-            self.durable.fetch_or(ACCESSED, Ordering::Relaxed);
+            self.set_flags(ACCESSED, 0);
         }
     }
 
     /// Takes the readers' note away and says if there was one.
     pub(crate) fn take_touch(&self) -> bool {
-        self.durable.fetch_and(!ACCESSED, Ordering::Relaxed).addr() & ACCESSED != 0
+        self.set_flags(0, ACCESSED).addr() & ACCESSED != 0
     }
 
     /// The sole right to write the page back, or `None` if another thread has it.
     pub(crate) fn claim(&self) -> Option<Claim<'_, P>> {
-        // Acquire pairs with the Release of the last holder's drop: its durable record is seen.
-        let before = self.durable.fetch_or(CLAIMED, Ordering::AcqRel);
+        let before = self.set_flags(CLAIMED, 0);
         (before.addr() & CLAIMED == 0).then_some(Claim { cell: self })
     }
 
@@ -342,7 +350,6 @@ impl<P> Claim<'_, P> {
 
 impl<P> Drop for Claim<'_, P> {
     fn drop(&mut self) {
-        // Release hands the durable record to the next holder.
-        self.cell.durable.fetch_and(!CLAIMED, Ordering::Release);
+        self.cell.set_flags(0, CLAIMED);
     }
 }

@@ -58,6 +58,9 @@ pub(crate) struct Node<P> {
     /// Nodes from here to the end of the chain that were installed with a slot: zero means that
     /// nothing below can be pending.
     pub(crate) slotted: u32,
+    /// True if this node, or one below it, is a base or a free that is no part of a batch: nothing
+    /// that a reader needs is missing further down.
+    pub(crate) grounded: bool,
     below: *const Node<P>,
 }
 
@@ -96,6 +99,7 @@ impl<P> Node<P> {
 
     fn assemble(draft: Draft<P>, below: Option<&Node<P>>) -> Box<Node<P>> {
         let slotted = u32::from(matches!(draft.stamp, Stamp::Slot(_)));
+        let ends = slotted == 0 && !matches!(draft.body, Body::Append(_));
         Box::new(Node {
             body: draft.body,
             seq: draft.seq,
@@ -104,6 +108,7 @@ impl<P> Node<P> {
             charge: draft.charge,
             depth: 1 + below.map_or(0, |node| node.depth),
             slotted: slotted + below.map_or(0, |node| node.slotted),
+            grounded: ends || below.is_some_and(|node| node.grounded),
             below: below.map_or(ptr::null(), ptr::from_ref),
         })
     }

@@ -79,6 +79,23 @@ pub(crate) struct Tally {
 #[derive(Clone)]
 pub(crate) struct Ops {
     bytes: PageBuf,
+    /// [`fingerprint`] of a single change's key, so that a look for another key does not touch the
+    /// buffer; [`OF_MANY`] for many.
+    fingerprint: u32,
+}
+
+/// The fingerprint of changes that have no one key.
+const OF_MANY: u32 = 0;
+
+/// A few bits of a key that two different keys seldom share; never [`OF_MANY`]. Taken from the key's
+/// end, where neighbouring keys differ.
+#[inline]
+fn fingerprint(key: &[u8]) -> u32 {
+    let end = match key.last_chunk::<8>() {
+        Some(end) => u64::from_le_bytes(*end),
+        None => key.iter().fold(key.len() as u64, |end, &byte| end << 8 | u64::from(byte)),
+    };
+    (end.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 | 1
 }
 
 /// A single change taken apart.
@@ -123,7 +140,7 @@ impl Ops {
             to_key.copy_from_slice(key);
             to_value.copy_from_slice(value);
         });
-        Ok(Ops { bytes })
+        Ok(Ops { bytes, fingerprint: fingerprint(key) })
     }
 
     /// Many changes, whose keys must rise strictly.
@@ -162,7 +179,7 @@ impl Ops {
                 *slot = Slot { end: at as u32, key_len: key.len() as u16, kind: change.kind() }.to_bytes();
             }
         });
-        Ok(Ops { bytes })
+        Ok(Ops { bytes, fingerprint: OF_MANY })
     }
 
     /// Checks that `bytes` are changes, wholly, and copies them into page memory.
@@ -172,13 +189,15 @@ impl Ops {
     /// The first thing that no changes could hold.
     pub(super) fn decode(memory: &PageMemory, bytes: &[u8]) -> Result<Ops, NodeError> {
         check_len(bytes.len())?;
-        if bytes.first() == Some(&MANY) {
+        let fingerprint = if bytes.first() == Some(&MANY) {
             validate_many(bytes)?;
+            OF_MANY
         } else {
             let one = parse_one(bytes).ok_or_else(|| NodeError("a change that is cut short".to_owned()))?;
             check_key(one.key)?;
-        }
-        Ok(Ops { bytes: PageBuf::copy_of(memory, bytes) })
+            fingerprint(one.key)
+        };
+        Ok(Ops { bytes: PageBuf::copy_of(memory, bytes), fingerprint })
     }
 }
 
@@ -186,7 +205,7 @@ impl Ops {
 impl Ops {
     #[inline]
     fn is_many(&self) -> bool {
-        self.bytes.first() == Some(&MANY)
+        self.fingerprint == OF_MANY
     }
 
     #[inline]
@@ -209,6 +228,9 @@ impl Ops {
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Option<Change<'_>> {
         if !self.is_many() {
+            if self.fingerprint != fingerprint(key) {
+                return None;
+            }
             let one = self.single();
             return (one.key == key).then_some(one.change);
         }
