@@ -64,9 +64,11 @@ impl Node {
     pub(crate) fn split_point_full(&self, bytes_max: usize) -> Option<usize> {
         let last = self.split_point(true)?;
         let view = self.view();
-        let overhead = self.bytes().len() - view.start(view.count());
+        // What the records have in the arrays in front of them goes with them.
+        let arrays_bytes = (view.header.records_at() - view.header.heads_at()) / view.count();
+        let left_bytes = |count: usize| view.header.heads_at() + count * arrays_bytes + view.start(count);
         let first = usize::from(self.split_point(false)? > 0);
-        Some(partition(first, last, |i| overhead + view.start(i + 1) <= bytes_max))
+        Some(partition(first, last, |i| left_bytes(i + 1) <= bytes_max))
     }
 
     /// Cuts before record `at`. The node itself stays: it gets a [`Frag::HalfSplit`], or a new base.

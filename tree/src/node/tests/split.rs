@@ -59,6 +59,27 @@ fn every_cut_of_a_leaf_divides_it_at_the_shortest_separator() {
 }
 
 #[test]
+fn a_node_of_many_times_its_size_is_cut_into_full_ones() {
+    const BYTES_MAX: usize = 8 << 10;
+    let memory = PageMemory::new();
+    for (keys, values) in KEYS.into_iter().flat_map(|k| VALUES.map(|v| (k, v))) {
+        let mut random = Random::new(1);
+        let map: Map = (0..4000).map(|_| (keys.key(&mut random), values.value(&mut random))).collect();
+        let mut rest = leaf(&memory, &map, b"", None);
+        let record_max = map.iter().map(|(key, value)| key.len() + value.len()).max().unwrap() + 16;
+        while rest.should_split(BYTES_MAX) {
+            let at = rest.split_point_full(BYTES_MAX).unwrap();
+            let (left, right) = check_cut(&memory, &rest, at, &format!("{keys:?}, {values:?}"));
+            let (bytes, count) = (left.bytes().len(), left.len());
+            // The high fence is new, and what the keys share may be counted once for all of them.
+            assert!(bytes <= BYTES_MAX + record_max, "{keys:?}, {values:?}: {bytes} bytes");
+            assert!(bytes + record_max + count * 16 > BYTES_MAX, "{keys:?}, {values:?}: {bytes} bytes");
+            rest = right;
+        }
+    }
+}
+
+#[test]
 fn the_split_point_halves_the_bytes_and_an_append_moves_the_end_only() {
     let memory = PageMemory::new();
     for seed in 0..200 {
