@@ -1,6 +1,7 @@
 //! One binary for every system test.
 #![forbid(unsafe_code)]
 
+mod concurrent;
 mod first_write;
 mod model;
 mod pages;

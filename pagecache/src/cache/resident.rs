@@ -210,10 +210,11 @@ impl<M: Materializer> Cache<M> {
         });
         self.charge(charge);
         match cell.replace(word, node, guard) {
-            Ok(_) => {
+            Ok(installed) => {
                 self.uncharge(top.chain_charge());
                 match cell.head(guard) {
-                    (now, Head::Chain(node)) => Some((now, node)),
+                    // What another thread has put there since may be pending: it is not this fold.
+                    (now, Head::Chain(node)) if now == installed => Some((now, node)),
                     _ => None,
                 }
             }

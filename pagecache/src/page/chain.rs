@@ -139,6 +139,26 @@ impl<P> Node<P> {
         self.slotted > 0 && self.walk().any(|node| node.state() == SlotState::Pending)
     }
 
+    /// Fragments that may yet be committed or aborted. For one chain the count only falls, and it is
+    /// the same at two moments only if the same fragments are pending.
+    #[inline]
+    pub(crate) fn pending(&self) -> u32 {
+        if self.slotted == 0 { 0 } else { self.count_pending() }
+    }
+
+    fn count_pending(&self) -> u32 {
+        let mut pending = 0;
+        for node in self.walk() {
+            match (node.state(), &node.body) {
+                (SlotState::Pending, _) => pending += 1,
+                (SlotState::Aborted, _) | (SlotState::Committed(_), Body::Append(_)) => {}
+                // A base commutes with nothing, so nothing under it was pending when it came.
+                (SlotState::Committed(_), Body::Base(_) | Body::Free) => break,
+            }
+        }
+        pending
+    }
+
     /// Bytes charged for this node and all under it.
     pub(crate) fn chain_charge(&self) -> usize {
         self.walk().map(|node| node.charge).sum()

@@ -207,6 +207,9 @@ where
             }
             return Err(Error::CasFailed(self.now(&target, guard)));
         }
+        if target.is_settled_since(key) {
+            return Err(Error::CasFailed(self.now(&target, guard)));
+        }
         let body = based(body, &target.head);
         let len = frag_of(&body).map_or(0, |frag| cache.materializer.encoded_len(frag));
         let bytes = self.bytes + ENTRY_HEADER_BYTES + len;
@@ -236,7 +239,8 @@ where
                 self.items.push(item);
                 self.bytes = bytes;
                 cache.pages.mark_dirty(pid);
-                Ok(PagePtr::of_word(word))
+                // Its own fragment is one more that readers do not see.
+                Ok(PagePtr { pending: key.pending + 1, ..PagePtr::of_word(word) })
             }
             Err(_) => {
                 cache.uncharge(charge);

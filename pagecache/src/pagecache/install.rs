@@ -39,6 +39,19 @@ pub(crate) struct Target<'g, 'c, P> {
     pub(crate) seq: PageSeq,
 }
 
+impl<P> Target<'_, '_, P> {
+    /// True if a batch that was pending when the key was taken has ended since, so that whoever made
+    /// the change may not have seen what the page says now. Asked after [`conflict`]: what is still
+    /// pending then may end at any time, as it commutes with the change.
+    pub(crate) fn is_settled_since(&self, key: &PagePtr<'_, P>) -> bool {
+        let pending = match self.head {
+            Head::Chain(top) => top.pending(),
+            _ => 0,
+        };
+        pending != key.pending
+    }
+}
+
 /// The answer of [`PageCache::aim`].
 pub(crate) enum Aim<'g, 'c, P> {
     At(Target<'g, 'c, P>),
@@ -92,6 +105,9 @@ where
             slot.wait_from_outside()?;
             return Ok(self.restale(target.cell, guard));
         }
+        if target.is_settled_since(key) {
+            return Ok(self.restale(target.cell, guard));
+        }
         let body = based(body, &target.head);
         let recovered = frag_of(&body).and_then(|frag| shared.cache.materializer.recover(frag));
         let mut reservation = self.log_single(pid, target.seq, &body)?;
@@ -112,7 +128,7 @@ where
         }
         reservation.complete();
         shared.note_progress(lsn);
-        Ok(Outcome::Done(PagePtr { changed_at: lsn, ..self.after_install(target.cell, word, guard) }))
+        Ok(Outcome::Done(PagePtr { changed_at: lsn, ..self.after_install(target.cell, word, key.pending, guard) }))
     }
 
     fn log_single(&self, pid: PageId, seq: PageSeq, body: &Body<P>) -> Result<Reservation<'_>, Failure> {
@@ -140,7 +156,7 @@ where
     }
 
     /// Keeps chains short and memory bounded; returns the page's key.
-    fn after_install<'g>(&self, cell: &Cell<P>, word: Word<P>, guard: &'g Guard) -> PagePtr<'g, P> {
+    fn after_install<'g>(&self, cell: &Cell<P>, word: Word<P>, pending: u32, guard: &'g Guard) -> PagePtr<'g, P> {
         let cache = &self.shared.cache;
         cell.touch();
         let (now, head) = cell.head(guard);
@@ -149,12 +165,14 @@ where
             // Somebody changed the page already: the caller's key is stale from the start.
             return PagePtr::of_word(word);
         }
-        if top.depth as usize > self.shared.consolidation_threshold
+        // What was pending is not known to the caller, so a key of a page that holds it would lie.
+        if pending == 0
+            && top.depth as usize > self.shared.consolidation_threshold
             && let Some((word, node)) = cache.consolidate(cell, word, top, guard)
         {
             return PagePtr::of_chain(word, node);
         }
-        PagePtr::of_chain(word, top)
+        PagePtr { pending, ..PagePtr::of_chain(word, top) }
     }
 }
 

@@ -13,13 +13,16 @@ use crate::{
 
 /// The state of a page as somebody saw it: the key of a compare-and-swap.
 ///
-/// It lives as long as the guard under which it was taken. Any change of the page, and any
-/// consolidation or eviction, makes it stale: a call that presents a stale key fails with
-/// [`crate::Error::CasFailed`] and the key of now.
+/// It lives as long as the guard under which it was taken. Any change of the page, any consolidation
+/// or eviction, and the end of a batch that was pending on it, makes it stale: a call that presents a
+/// stale key fails with [`crate::Error::CasFailed`] and the key of now.
 pub struct PagePtr<'g, P> {
     pub(crate) key: Key<P>,
     pub(crate) top: Option<&'g Node<P>>,
     pub(crate) changed_at: Lsn,
+    /// Fragments that were pending, and so unseen, when the key was taken: a batch that has ended
+    /// since has changed what the page says though its word is the same.
+    pub(crate) pending: u32,
 }
 
 pub(crate) enum Key<P> {
@@ -69,7 +72,7 @@ impl<'g, P> PagePtr<'g, P> {
     /// The key of a page that was allocated and holds nothing yet.
     #[must_use]
     pub fn allocated() -> PagePtr<'g, P> {
-        PagePtr { key: Key::Allocated, top: None, changed_at: 0 }
+        PagePtr { key: Key::Allocated, top: None, changed_at: 0, pending: 0 }
     }
 
     /// True for the key of a page that was allocated and holds nothing yet.
@@ -98,17 +101,17 @@ impl<'g, P> PagePtr<'g, P> {
     #[must_use]
     pub fn view(&self) -> Option<PageView<'g, P>> {
         match (self.key, self.top) {
-            (Key::Word(word), Some(top)) => Some(PageView { word, top }),
+            (Key::Word(word), Some(top)) => Some(PageView { word, top, pending: self.pending }),
             _ => None,
         }
     }
 
     pub(crate) fn of_word(word: Word<P>) -> PagePtr<'g, P> {
-        PagePtr { key: Key::Word(word), top: None, changed_at: 0 }
+        PagePtr { key: Key::Word(word), top: None, changed_at: 0, pending: 0 }
     }
 
     pub(crate) fn of_chain(word: Word<P>, top: &'g Node<P>) -> PagePtr<'g, P> {
-        PagePtr { key: Key::Word(word), top: Some(top), changed_at: 0 }
+        PagePtr { key: Key::Word(word), top: Some(top), changed_at: 0, pending: top.pending() }
     }
 }
 
@@ -203,6 +206,7 @@ pub enum View<'g, P> {
 pub struct PageView<'g, P> {
     pub(crate) word: Word<P>,
     pub(crate) top: &'g Node<P>,
+    pending: u32,
 }
 
 impl<P> Clone for PageView<'_, P> {
@@ -214,10 +218,16 @@ impl<P> Clone for PageView<'_, P> {
 impl<P> Copy for PageView<'_, P> {}
 
 impl<'g, P> PageView<'g, P> {
+    /// What is pending is counted before anything is read through the view, so that its key fails if
+    /// a reader could have missed what is committed by then.
+    pub(crate) fn new(word: Word<P>, top: &'g Node<P>) -> PageView<'g, P> {
+        PageView { word, top, pending: top.pending() }
+    }
+
     /// The key that a change of this state must present.
     #[must_use]
     pub fn key(&self) -> PagePtr<'g, P> {
-        PagePtr::of_chain(self.word, self.top)
+        PagePtr { key: Key::Word(self.word), top: Some(self.top), changed_at: 0, pending: self.pending }
     }
 
     /// How many fragments stand in memory for this page.
@@ -238,26 +248,26 @@ impl<'g, P> PageView<'g, P> {
 
     /// The fragments, newest first, down to and including the newest base that readers may see.
     pub fn frags(&self) -> impl Iterator<Item = (&'g P, FragState)> + use<'g, P> {
-        let mut done = false;
-        let top: &'g Node<P> = self.top;
-        std::iter::successors(Some(top), |node| node.below()).map_while(move |node| {
-            if done {
-                return None;
-            }
-            let state = match node.state() {
-                SlotState::Committed(lsn) => FragState::Committed(lsn),
-                SlotState::Pending => FragState::Pending,
-                SlotState::Aborted => FragState::Aborted,
-            };
-            let frag = match &node.body {
-                Body::Base(frag) => {
-                    done = matches!(state, FragState::Committed(_));
-                    frag
+        let mut next: Option<&'g Node<P>> = Some(self.top);
+        std::iter::from_fn(move || {
+            loop {
+                let node = next?;
+                next = node.below();
+                let state = match node.state() {
+                    SlotState::Committed(lsn) => FragState::Committed(lsn),
+                    SlotState::Pending => FragState::Pending,
+                    SlotState::Aborted => FragState::Aborted,
+                };
+                let ends = matches!(state, FragState::Committed(_)) && !matches!(node.body, Body::Append(_));
+                if ends {
+                    next = None;
                 }
-                Body::Append(frag) => frag,
-                Body::Free => return None,
-            };
-            Some((frag, state))
+                match &node.body {
+                    Body::Base(frag) | Body::Append(frag) => return Some((frag, state)),
+                    // The page is there until the batch that frees it commits.
+                    Body::Free => {}
+                }
+            }
         })
     }
 }

@@ -61,13 +61,13 @@ where
         top: &'g Node<P>,
         guard: &'g Guard,
     ) -> Option<PageGet<'g, P>> {
-        let view = PageView { word, top };
+        let view = PageView::new(word, top);
         if let Some(frag) = view.settled() {
             return Some(PageGet::Materialized(frag, view.key()));
         }
         let cell = self.shared.cache.pages.cell(pid)?;
         if let Some((word, node)) = self.shared.cache.consolidate(cell, word, top, guard) {
-            let view = PageView { word, top: node };
+            let view = PageView::new(word, node);
             return view.settled().map(|frag| PageGet::Materialized(frag, view.key()));
         }
         if !top.is_unsettled() {
@@ -89,7 +89,7 @@ where
     pub fn view<'g>(&self, pid: PageId, guard: &'g Guard) -> std::result::Result<View<'g, P>, Failure> {
         let resident = self.shared.cache.resident(pid, guard)?;
         Ok(match resident {
-            Resident::Chain(word, top) => View::Page(PageView { word, top }),
+            Resident::Chain(word, top) => View::Page(PageView::new(word, top)),
             Resident::Free(word) => View::Free(PagePtr::of_word(word)),
             Resident::Allocated(word) => View::Allocated(PagePtr::of_word(word)),
             Resident::Unallocated => View::Unallocated,
@@ -101,7 +101,7 @@ where
     pub fn settle<'g>(&self, pid: PageId, view: PageView<'g, P>, guard: &'g Guard) -> Option<PageView<'g, P>> {
         let cell = self.shared.cache.pages.cell(pid)?;
         let (word, top) = self.shared.cache.consolidate(cell, view.word, view.top, guard)?;
-        Some(PageView { word, top })
+        Some(PageView::new(word, top))
     }
 
     /// Evicts pages until memory is within `cache_capacity`. Reads that fetch many pages call it now

@@ -1,0 +1,3 @@
+//! Threads that meet: on one key, one leaf, one page id, one log, and at the end of a store.
+
+mod keys;
