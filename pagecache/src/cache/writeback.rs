@@ -13,7 +13,7 @@ use crate::{
     materializer::Materializer,
     page::{
         cell::{Cell, Claim, Durable, Head, Image, Word},
-        chain::{ALL_DURABLE, Body, committed},
+        chain::{ALL_DURABLE, committed},
     },
     reclaim::{Guard, pin},
     store::{Batch, Purpose, WrittenFrame},
@@ -85,11 +85,21 @@ impl<M: Materializer> Cache<M> {
             let (seq, newest) = (top.seq, top.last_lsn());
             return Ok(Outcome::Written(Written { pid, claim, seq, newest, free: Some(word) }));
         }
-        let Some((_, node)) = self.consolidate(cell, word, top, guard) else { return Ok(Outcome::Later) };
-        let Body::Base(frag) = &node.body else { return Ok(Outcome::Later) };
+        let Some(parts) = committed(top).filter(|parts| parts.has_base) else { return Ok(Outcome::Later) };
+        // The merged page is not put in the chain's place: a checkpoint would make garbage of every
+        // dirty page at once, which a single pinned reader could keep.
+        let merged;
+        let frag = match parts.frags.as_slice() {
+            [only] => *only,
+            many => {
+                let oldest_first: Vec<&M::PageFrag> = many.iter().rev().copied().collect();
+                merged = self.materializer.merge(&oldest_first);
+                &merged
+            }
+        };
         let len = self.materializer.encoded_len(frag);
-        batch.push(pid as u64, node.seq, FrameKind::Image, len, |out| self.materializer.encode(frag, out))?;
-        let (seq, newest) = (node.seq, node.last_lsn());
+        batch.push(pid as u64, top.seq, FrameKind::Image, len, |out| self.materializer.encode(frag, out))?;
+        let (seq, newest) = (top.seq, parts.newest);
         Ok(Outcome::Written(Written { pid, claim, seq, newest, free: None }))
     }
 

@@ -1,17 +1,21 @@
 //! The slabs of one size class: which blocks are free. Numbers only; the arena knows the addresses.
 //!
 //! * A block is handed out at most once between two returns.
-//! * A slab is listed in `partial` exactly when it has a free block.
+//! * A slab is listed in `partial` exactly when it has a free block, by how full it is. Blocks are taken
+//!   from the fullest slabs, so that sparse ones drain and can serve another class.
 //! * One wholly free slab is kept while the class has no other room, so that a class at a slab's edge
 //!   does not carve and release at every step; the arena trims it before it maps new memory.
+
+/// How finely slabs are told apart by how full they are.
+const FILL_LEVELS: usize = 4;
 
 /// The slabs of one size class. `S` names a slab to the arena.
 #[derive(Debug)]
 pub(super) struct Slabs<S> {
     slots: Vec<Option<Slab<S>>>,
     vacant: Vec<u32>,
-    /// Slots of slabs with a free block.
-    partial: Vec<u32>,
+    /// Slots of slabs with a free block, the fuller ones in the later lists.
+    partial: [Vec<u32>; FILL_LEVELS],
     used_blocks: usize,
     closed: bool,
 }
@@ -23,6 +27,8 @@ struct Slab<S> {
     /// Blocks below this number have been handed out before.
     fresh: u16,
     free: Vec<u16>,
+    /// Which list of `partial` names it, and where; of no meaning while it is full.
+    level: u8,
     place_in_partial: u32,
 }
 
@@ -45,13 +51,13 @@ pub(super) struct Released<S> {
 
 impl<S: Copy> Slabs<S> {
     pub(super) fn new() -> Slabs<S> {
-        Slabs { slots: Vec::new(), vacant: Vec::new(), partial: Vec::new(), used_blocks: 0, closed: false }
+        Slabs { slots: Vec::new(), vacant: Vec::new(), partial: [const { Vec::new() }; FILL_LEVELS], used_blocks: 0, closed: false }
     }
 
     /// Takes a free block, or `None` if a slab must be added first.
     #[inline]
     pub(super) fn take(&mut self) -> Option<Taken<S>> {
-        let slot = *self.partial.last()?;
+        let slot = *self.partial.iter().rev().find_map(|list| list.last())?;
         let slab = self.slots[slot as usize].as_mut().expect("a listed slab");
         let (block, recycled) = match slab.free.pop() {
             Some(block) => (block, true),
@@ -60,11 +66,14 @@ impl<S: Copy> Slabs<S> {
                 (slab.fresh - 1, false)
             }
         };
+        let name = slab.name;
         if slab.is_full() {
-            self.partial.pop();
+            self.unlist(slot);
+        } else {
+            self.relist(slot);
         }
         self.used_blocks += 1;
-        Some(Taken { slab: slab.name, block, recycled })
+        Some(Taken { slab: name, block, recycled })
     }
 
     /// Takes a block back. Returns its slab if that is wholly free and must be released.
@@ -75,13 +84,14 @@ impl<S: Copy> Slabs<S> {
         let was_full = slab.is_full();
         slab.free.push(block);
         self.used_blocks -= 1;
+        let is_unused = slab.used() == 0;
         if was_full {
-            slab.place_in_partial = self.partial.len() as u32;
-            self.partial.push(slot);
+            self.list(slot);
+        } else {
+            self.relist(slot);
         }
-        let slab = self.slots[slot as usize].as_ref().expect("a slab in use");
-        let is_spare = self.partial.len() == 1 && !self.closed;
-        (slab.used() == 0 && !is_spare).then(|| self.remove(slot))
+        let is_spare = !self.closed && self.partial.iter().map(Vec::len).sum::<usize>() == 1;
+        (is_unused && !is_spare).then(|| self.remove(slot))
     }
 
     /// Adds a slab of `capacity` free blocks; `name` is told its slot.
@@ -90,15 +100,47 @@ impl<S: Copy> Slabs<S> {
         if slot as usize == self.slots.len() {
             self.slots.push(None);
         }
-        let place_in_partial = self.partial.len() as u32;
-        self.partial.push(slot);
-        let slab = Slab { name: name(slot), capacity, fresh: 0, free: Vec::new(), place_in_partial };
+        let slab = Slab { name: name(slot), capacity, fresh: 0, free: Vec::new(), level: 0, place_in_partial: 0 };
         self.slots[slot as usize] = Some(slab);
+        self.list(slot);
+    }
+
+    /// Lists a slab that has a free block.
+    #[inline]
+    fn list(&mut self, slot: u32) {
+        let slab = self.slots[slot as usize].as_mut().expect("a slab in use");
+        let list = &mut self.partial[slab.fill_level()];
+        slab.level = slab.fill_level() as u8;
+        slab.place_in_partial = list.len() as u32;
+        list.push(slot);
+    }
+
+    /// Takes a slab off its list.
+    #[inline]
+    fn unlist(&mut self, slot: u32) {
+        let slab = self.slots[slot as usize].as_ref().expect("a slab in use");
+        let (level, place) = (usize::from(slab.level), slab.place_in_partial);
+        let list = &mut self.partial[level];
+        list.swap_remove(place as usize);
+        if let Some(&moved) = list.get(place as usize) {
+            self.slots[moved as usize].as_mut().expect("a listed slab").place_in_partial = place;
+        }
+    }
+
+    /// Moves a slab to the list of how full it is now.
+    #[inline]
+    fn relist(&mut self, slot: u32) {
+        let slab = self.slots[slot as usize].as_ref().expect("a slab in use");
+        if slab.fill_level() != usize::from(slab.level) {
+            self.unlist(slot);
+            self.list(slot);
+        }
     }
 
     /// Takes out every wholly free slab, to be released.
     pub(super) fn trim(&mut self) -> Vec<Released<S>> {
-        let spare: Vec<u32> = self.partial.iter().copied().filter(|slot| self.is_unused(*slot)).collect();
+        let listed = self.partial.iter().flatten().copied();
+        let spare: Vec<u32> = listed.filter(|slot| self.is_unused(*slot)).collect();
         spare.into_iter().map(|slot| self.remove(slot)).collect()
     }
 
@@ -121,13 +163,9 @@ impl<S: Copy> Slabs<S> {
     }
 
     fn remove(&mut self, slot: u32) -> Released<S> {
+        self.unlist(slot);
         let slab = self.slots[slot as usize].take().expect("a slab in use");
         self.vacant.push(slot);
-        let place = slab.place_in_partial;
-        self.partial.swap_remove(place as usize);
-        if let Some(&moved) = self.partial.get(place as usize) {
-            self.slots[moved as usize].as_mut().expect("a listed slab").place_in_partial = place;
-        }
         Released { slab: slab.name, fresh: slab.fresh }
     }
 }
@@ -136,6 +174,12 @@ impl<S> Slab<S> {
     #[inline]
     fn used(&self) -> usize {
         usize::from(self.fresh) - self.free.len()
+    }
+
+    /// Which list a slab with a free block belongs to.
+    #[inline]
+    fn fill_level(&self) -> usize {
+        self.used() * FILL_LEVELS / (usize::from(self.capacity) + 1)
     }
 
     #[inline]
