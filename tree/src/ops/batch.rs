@@ -10,6 +10,11 @@ use crate::{
     ops::descend::visible,
 };
 
+/// Changes of one leaf by a batch that may stay unfolded.
+const OPS_UNFOLDED_MAX: usize = 4;
+/// Fragments of a leaf above which a batch folds it.
+const BATCH_DEPTH_MAX: usize = 5;
+
 impl Core {
     /// Applies a batch: every get that begins after it returns sees all of it, no get sees a part.
     pub(crate) fn apply(&self, batch: &Batch) -> Result<Lsn, Failure> {
@@ -41,7 +46,10 @@ impl Core {
             let frag = Frag::Ops(self.ops_of(now)?);
             match batch.link(leaf.pid, leaf.page.key(), frag, &guard) {
                 Ok(_) => {
-                    touched.push(leaf.pid);
+                    // Small deltas are left to the next reader or writer of the leaf.
+                    if now.len() > OPS_UNFOLDED_MAX || leaf.page.depth() >= BATCH_DEPTH_MAX {
+                        touched.push(leaf.pid);
+                    }
                     rest = later;
                 }
                 // The leaf changed: look again what of the batch belongs there.
