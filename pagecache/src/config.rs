@@ -156,7 +156,7 @@ impl ConfigBuilder {
                 log_segment_bytes: 1 << 20,
                 log_buffers: 8,
                 log_capacity: 128 << 20,
-                checkpoint_every_bytes: 48 << 20,
+                checkpoint_every_bytes: 24 << 20,
                 store_segment_bytes: 1 << 20,
                 storage: None,
                 clock: None,
@@ -254,7 +254,7 @@ impl ConfigBuilder {
     }
 
     /// Bytes of log after which a checkpoint is taken in the background: it bounds the time to open
-    /// after a crash. Default: 48 MiB. May change at each open.
+    /// after a crash. Default: 24 MiB. May change at each open.
     #[must_use]
     pub fn checkpoint_every_bytes(mut self, bytes: u64) -> ConfigBuilder {
         self.settings.checkpoint_every_bytes = bytes;

@@ -4,8 +4,6 @@
 //! batches that touch one page may commit in the other order. A record whose number is at or below
 //! the checkpoint's number for its page is part of the page's image already.
 
-use std::collections::HashMap;
-
 use crate::{
     error::DecodeError,
     format::{
@@ -28,6 +26,7 @@ pub(crate) struct Replayed<'t> {
 
 /// One change of a page that its durable form lacks.
 pub(crate) struct Change<P> {
+    pub(crate) pid: PageId,
     pub(crate) lsn: Lsn,
     pub(crate) seq: PageSeq,
     pub(crate) body: Body<P>,
@@ -35,9 +34,9 @@ pub(crate) struct Change<P> {
 
 /// What the tail adds to the checkpoint.
 pub(crate) struct Fold<P, R> {
-    /// Changes by page, each list in the order of the page's sequence numbers, starting with the
-    /// newest base or free if there is one.
-    pub(crate) pages: HashMap<PageId, Vec<Change<P>>>,
+    /// Changes by page, each page's in the order of its sequence numbers, starting with its newest
+    /// base or free if there is one.
+    pub(crate) changes: Vec<Change<P>>,
     /// Ids below this exist.
     pub(crate) bound: PageId,
     pub(crate) recovery: Option<(Lsn, R)>,
@@ -58,7 +57,7 @@ pub(crate) fn fold<'t, M: Materializer>(
     durable_seq: impl Fn(PageId) -> PageSeq,
     records: impl Iterator<Item = Replayed<'t>>,
 ) -> Result<Fold<M::PageFrag, M::Recovery>, Nonsense> {
-    let mut fold = Fold { pages: HashMap::new(), bound, recovery };
+    let mut fold = Fold { changes: Vec::new(), bound, recovery };
     let known = fold.recovery.as_ref().map_or(0, |(lsn, _)| *lsn);
     for record in records {
         let lsn = record.lsn;
@@ -73,7 +72,7 @@ pub(crate) fn fold<'t, M: Materializer>(
                 fold.recovery = Some((lsn, value));
             }
             if seq > durable_seq(pid) {
-                fold.pages.entry(pid).or_default().push(Change { lsn, seq, body });
+                fold.changes.push(Change { pid, lsn, seq, body });
             }
             Ok(())
         };
@@ -92,9 +91,7 @@ pub(crate) fn fold<'t, M: Materializer>(
             other => return Err(Nonsense { lsn, why: format!("a record of kind {other:?} has no place in a page log") }),
         }
     }
-    for changes in fold.pages.values_mut() {
-        order(changes);
-    }
+    order(&mut fold.changes);
     Ok(fold)
 }
 
@@ -106,10 +103,17 @@ fn decode<M: Materializer>(materializer: &M, kind: EntryKind, bytes: &[u8]) -> R
     }
 }
 
-/// Sorts a page's changes and drops those that a later base or free covers.
+/// Sorts changes by page and number, and drops those that a later base or free of their page covers.
 fn order<P>(changes: &mut Vec<Change<P>>) {
-    changes.sort_by_key(|change| change.seq);
-    if let Some(begin) = changes.iter().rposition(|change| !matches!(change.body, Body::Append(_))) {
-        changes.drain(..begin);
-    }
+    changes.sort_by_key(|change| (change.pid, change.seq));
+    changes.reverse();
+    let mut covered = None;
+    changes.retain(|change| {
+        let keep = covered != Some(change.pid);
+        if !matches!(change.body, Body::Append(_)) {
+            covered = Some(change.pid);
+        }
+        keep
+    });
+    changes.reverse();
 }

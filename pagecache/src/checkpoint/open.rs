@@ -4,10 +4,7 @@
 //! again in place, synced, and acknowledged by a superblock with a fresh salt (P-3); a crash anywhere
 //! in between leaves all as it was. Opening a cleanly closed store reads and writes nothing more.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Checkpointer, Purpose, Recovery, SaltSource,
@@ -56,7 +53,14 @@ pub(crate) struct Opened<M: Materializer> {
 struct Table {
     directory: Option<Directory>,
     map: BTreeMap<u64, MapPageRef>,
-    entries: HashMap<PageId, Entry>,
+    /// By page id; `None` for a page that is free with number 0.
+    entries: Vec<Option<Entry>>,
+}
+
+impl Table {
+    fn entry(&self, pid: PageId) -> Option<&Entry> {
+        self.entries.get(pid)?.as_ref()
+    }
 }
 
 /// Opens the store in `storage`, whose lock the caller holds.
@@ -97,8 +101,8 @@ pub(crate) fn open<M: Materializer>(
         Some(tail) => tail.position(),
         None => clean_position(storage, &superblock)?,
     };
-    let Fold { pages, recovery, .. } = fold;
-    restore_chains(&cache, pages)?;
+    let Fold { changes, recovery, .. } = fold;
+    restore_chains(&cache, changes);
     let end = position.end;
     let publisher = Publisher::new(file, superblock.clone(), slots);
     let log = Log::new(storage.clone(), log_geometry(config, &superblock), poison.clone(), position)?;
@@ -181,10 +185,11 @@ fn clean_position(storage: &Arc<dyn Storage>, superblock: &Superblock) -> Result
 }
 
 fn read_table(file: &PagesFile, superblock: &Superblock) -> Result<Table, Failure> {
-    let mut table = Table { directory: None, map: BTreeMap::new(), entries: HashMap::new() };
+    let mut table = Table { directory: None, map: BTreeMap::new(), entries: Vec::new() };
     let Some(named) = &superblock.directory else { return Ok(table) };
     let bytes = read_whole(file, named.addr, 0, FrameKind::Directory)?;
     let directory = Directory::decode(&bytes, named.crc).map_err(|why| corrupt(file, named.addr, why))?;
+    table.entries.resize_with(directory.page_bound as usize, || None);
     for named in &directory.map_pages {
         let (addr, number) = (named.addr, named.number);
         let bytes = read_whole(file, addr, number, FrameKind::MapPage)?;
@@ -197,7 +202,7 @@ fn read_table(file: &PagesFile, superblock: &Superblock) -> Result<Table, Failur
             if pid >= directory.page_bound {
                 return Err(corrupt(file, addr, format!("page {pid} is above the bound {}", directory.page_bound)));
             }
-            table.entries.insert(pid as PageId, entry);
+            table.entries[pid as PageId] = Some(entry);
         }
         table.map.insert(number, *named);
     }
@@ -254,7 +259,7 @@ fn fold_tail<M: Materializer>(
 ) -> Result<Fold<M::PageFrag, M::Recovery>, Failure> {
     let bound = table.directory.as_ref().map_or(0, |directory| directory.page_bound as PageId);
     let durable_seq = |pid: PageId| -> PageSeq {
-        match table.entries.get(&pid) {
+        match table.entry(pid) {
             Some(Entry::Present { seq, .. } | Entry::Free { seq }) => *seq,
             None => 0,
         }
@@ -277,9 +282,10 @@ fn fold_tail<M: Materializer>(
 
 /// Every change must have something to stand on.
 fn check_bases<P, R>(table: &Table, fold: &Fold<P, R>, storage: &Arc<dyn Storage>) -> Result<(), Failure> {
-    for (pid, changes) in &fold.pages {
+    for changes in fold.changes.chunk_by(|a, b| a.pid == b.pid) {
+        let pid = changes[0].pid;
         let stands = !matches!(changes[0].body, Body::Append(_))
-            || matches!(table.entries.get(pid), Some(Entry::Present { .. }));
+            || matches!(table.entry(pid), Some(Entry::Present { .. }));
         let ascends = changes.windows(2).all(|pair| pair[0].seq < pair[1].seq);
         let alive = changes.iter().skip(1).all(|change| matches!(change.body, Body::Append(_)))
             && (changes.len() == 1 || !matches!(changes[0].body, Body::Free));
@@ -297,7 +303,7 @@ fn check_bases<P, R>(table: &Table, fold: &Fold<P, R>, storage: &Arc<dyn Storage
 fn live_addresses(superblock: &Superblock, table: &Table) -> Vec<FragmentAddr> {
     let mut live: Vec<FragmentAddr> = superblock.directory.iter().map(|named| named.addr).collect();
     live.extend(table.map.values().map(|named| named.addr));
-    for entry in table.entries.values() {
+    for entry in table.entries.iter().flatten() {
         if let Entry::Present { parts, .. } = entry {
             live.extend(parts.iter().copied());
         }
@@ -312,8 +318,9 @@ fn restore<M: Materializer>(
     fold: &Fold<M::PageFrag, M::Recovery>,
 ) -> Result<(), Failure> {
     cache.pages.restore_bound(fold.bound)?;
+    let mut changed = fold.changes.iter().map(|change| change.pid).peekable();
     for pid in 0..fold.bound {
-        match table.entries.get(&pid) {
+        match table.entry(pid) {
             Some(Entry::Present { seq, parts }) => {
                 let image = Image { base: parts[0], deltas: parts[1..].to_vec() };
                 let durable = Durable { seq: *seq, image: Some(image) };
@@ -322,8 +329,11 @@ fn restore<M: Materializer>(
             Some(Entry::Free { seq }) => cache.pages.restore_free(pid, *seq),
             None => cache.pages.restore_free(pid, 0),
         }
-        let is_free = !matches!(table.entries.get(&pid), Some(Entry::Present { .. }));
-        if is_free && !fold.pages.contains_key(&pid) {
+        let mut is_changed = false;
+        while changed.next_if_eq(&pid).is_some() {
+            is_changed = true;
+        }
+        if !is_changed && !matches!(table.entry(pid), Some(Entry::Present { .. })) {
             cache.pages.give_back(pid);
         }
     }
@@ -331,42 +341,32 @@ fn restore<M: Materializer>(
 }
 
 /// Puts the tail's changes above the checkpoint's pages, without reading any of these.
-fn restore_chains<M: Materializer>(
-    cache: &Cache<M>,
-    pages: HashMap<PageId, Vec<Change<M::PageFrag>>>,
-) -> Result<(), Failure> {
+fn restore_chains<M: Materializer>(cache: &Cache<M>, changes: Vec<Change<M::PageFrag>>) {
     let guard = pin();
-    for (pid, changes) in pages {
-        let cell = cache.pages.cell(pid).expect("the fold's bound is above every page in it");
-        let mut chain: Option<Box<Node<M::PageFrag>>> = None;
-        let mut total = 0;
-        for change in changes {
-            let frag = match &change.body {
-                Body::Base(frag) | Body::Append(frag) => Some(frag),
-                Body::Free => None,
-            };
-            let charge = cache.charge_of(frag);
-            total += charge;
-            let draft = Draft {
-                seq: change.seq,
-                stamp: Stamp::At(change.lsn),
-                oldest: change.lsn,
-                charge,
-                body: change.body,
-            };
-            chain = Some(match chain {
-                None => Node::bottom(draft),
-                Some(below) => Node::above(draft, Box::leak(below)),
-            });
+    let mut changes = changes.into_iter().peekable();
+    while let Some(bottom) = changes.next() {
+        let pid = bottom.pid;
+        let mut chain = Node::bottom(draft(cache, bottom));
+        while let Some(change) = changes.next_if(|change| change.pid == pid) {
+            chain = Node::above(draft(cache, change), Box::leak(chain));
         }
-        let Some(chain) = chain else { continue };
+        let cell = cache.pages.cell(pid).expect("the fold's bound is above every page in it");
         let (word, head) = cell.head(&guard);
         assert!(!matches!(head, Head::Chain(_)), "page {pid} was restored twice");
-        cache.charge(total);
         if cell.replace(word, chain, &guard).is_err() {
             unreachable!("page {pid} changed while the store was being opened");
         }
         cache.pages.mark_dirty(pid);
     }
-    Ok(())
+}
+
+/// A recovered change as a node; charged from here on.
+fn draft<M: Materializer>(cache: &Cache<M>, change: Change<M::PageFrag>) -> Draft<M::PageFrag> {
+    let frag = match &change.body {
+        Body::Base(frag) | Body::Append(frag) => Some(frag),
+        Body::Free => None,
+    };
+    let charge = cache.charge_of(frag);
+    cache.charge(charge);
+    Draft { seq: change.seq, stamp: Stamp::At(change.lsn), oldest: change.lsn, charge, body: change.body }
 }

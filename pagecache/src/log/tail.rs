@@ -32,6 +32,8 @@ pub(crate) struct Tail {
     geometry: Geometry,
     slots: u64,
     exists: bool,
+    /// Largest stable LSN that anything in the tail carries: a sync had returned for all below.
+    stable: Lsn,
     segments: Vec<TailSegment>,
 }
 
@@ -79,10 +81,12 @@ pub(crate) fn scan(
         geometry,
         slots: directory.len / geometry.segment_bytes as u64,
         exists: directory.exists,
+        stable: recorded_stable,
         segments: Vec::new(),
     };
     while let Some((first, slot)) = directory.next(tail.end, from) {
-        let segment = directory.load(first, slot, tail.end)?;
+        let (segment, stable) = directory.load(first, slot, tail.end)?;
+        tail.stable = tail.stable.max(stable);
         let end = segment.end_lsn();
         if segment.begin == segment.end {
             break; // opened, and nothing in it reached the disk
@@ -123,11 +127,16 @@ impl Tail {
 
     /// Writes the recovered bytes identically in place and syncs them: what was read may have been
     /// in the system's cache only. A torn identical write harms nothing.
+    ///
+    /// Bytes below the largest stable LSN that the tail carries are left alone: a sync had returned
+    /// for them before that number was written down.
     pub(crate) fn rewrite(&self, disk: &dyn Storage) -> Result<(), Failure> {
         let block = self.geometry.block_bytes;
-        for segment in &self.segments {
+        let unproven = |segment: &&TailSegment| segment.end_lsn() > self.stable;
+        for segment in self.segments.iter().filter(unproven) {
             let start = segment.slot * self.geometry.segment_bytes as u64;
-            let records = segment.begin / block * block..segment.end.next_multiple_of(block);
+            let proven = usize::try_from(self.stable - segment.first).unwrap_or(0);
+            let records = segment.begin.max(proven) / block * block..segment.end.next_multiple_of(block);
             for range in [0..block, records] {
                 let offset = start + range.start as u64;
                 let bytes = &segment.bytes[range];
@@ -135,7 +144,7 @@ impl Tail {
                     .map_err(|source| failed(disk, "rewriting the log's tail", offset, source))?;
             }
         }
-        if self.segments.is_empty() {
+        if !self.segments.iter().any(|segment| unproven(&segment)) {
             return Ok(());
         }
         disk.sync(FileId::Log, SyncReason::Tail)
@@ -256,7 +265,8 @@ impl<'s> Directory<'s> {
     }
 
     /// Loads a segment and finds the valid records in it, from `at` or from its start.
-    fn load(&self, first: Lsn, slot: u64, at: Lsn) -> Result<TailSegment, Failure> {
+    /// Also returns the largest stable LSN that its header and pads carry.
+    fn load(&self, first: Lsn, slot: u64, at: Lsn) -> Result<(TailSegment, Lsn), Failure> {
         let bytes = self.bytes(slot, self.geometry.segment_bytes)?;
         let block = self.geometry.block_bytes;
         let begin = usize::try_from(at - first).map_or(block, |begin| begin.max(block));
@@ -265,9 +275,12 @@ impl<'s> Directory<'s> {
         let next = self.segments.get(&(first + segment_bytes as Lsn));
         let ends = next.and_then(|(_, header)| usize::try_from(header.continues - first).ok());
         let limit = ends.filter(|ends| *ends > begin).unwrap_or(segment_bytes).min(segment_bytes);
-        let end =
-            self.salt(first).map_or(begin, |salt| valid_to(&bytes, first, begin, limit, &Seed::new(salt)));
-        Ok(TailSegment { slot, first, bytes, begin, end })
+        let (end, marked) = match self.salt(first) {
+            Some(salt) => valid_to(&bytes, first, begin, limit, &Seed::new(salt)),
+            None => (begin, 0),
+        };
+        let header = self.segments.get(&first).map_or(0, |(_, header)| header.stable);
+        Ok((TailSegment { slot, first, bytes, begin, end }, marked.max(header)))
     }
 
     /// The slots of the file, the last of which may be cut short.
@@ -308,16 +321,22 @@ impl<'s> Directory<'s> {
     }
 }
 
-/// Where the valid records that start at `begin` end; they do not cross `limit`.
-fn valid_to(bytes: &[u8], first: Lsn, begin: usize, limit: usize, seed: &Seed) -> usize {
-    let mut at = begin;
+/// Where the valid records that start at `begin` end, and the largest stable LSN that a pad among
+/// them carries; they do not cross `limit`.
+fn valid_to(bytes: &[u8], first: Lsn, begin: usize, limit: usize, seed: &Seed) -> (usize, Lsn) {
+    let (mut at, mut marked) = (begin, 0);
     while let Some(rest) = bytes.get(at..limit) {
         match decode(seed, first + at as Lsn, rest) {
-            Ok(decoded) => at += decoded.bytes(),
+            Ok(decoded) => {
+                at += decoded.bytes();
+                if let Decoded::Pad { stable, .. } = decoded {
+                    marked = marked.max(stable);
+                }
+            }
             Err(_) => break,
         }
     }
-    at
+    (at, marked)
 }
 
 fn failed(disk: &dyn Storage, doing: &'static str, offset: u64, source: std::io::Error) -> Failure {
