@@ -272,7 +272,8 @@ impl<P> Cell<P> {
     /// The sole right to write the page back, or `None` if another thread has it.
     pub(crate) fn claim(&self) -> Option<Claim<'_, P>> {
         let before = self.set_flags(CLAIMED, 0);
-        (before.addr() & CLAIMED == 0).then_some(Claim { cell: self })
+        // Made only if it was free: a claim that is dropped gives the bit back, whoever holds it.
+        (before.addr() & CLAIMED == 0).then(|| Claim { cell: self })
     }
 
     /// What the page's durable form is; `None` if it never had one.
@@ -351,5 +352,23 @@ impl<P> Claim<'_, P> {
 impl<P> Drop for Claim<'_, P> {
     fn drop(&mut self) {
         self.cell.set_flags(0, CLAIMED);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Cell;
+
+    /// A thread that was refused the claim gave it back in its holder's name: two threads wrote a page
+    /// back, the older image became the durable one, and after an eviction the page was as of then.
+    #[test]
+    fn a_refused_claim_leaves_the_holder_its_own() {
+        let cell: Cell<u64> = Cell::default();
+        let held = cell.claim().expect("nobody has it");
+        for _ in 0..3 {
+            assert!(cell.claim().is_none(), "two holders");
+        }
+        drop(held);
+        assert!(cell.claim().is_some(), "given back");
     }
 }
