@@ -131,14 +131,20 @@ impl Store {
     }
 }
 
-/// Tells a store from nothing (no such path, or a folder with at most a lock) and from anything
-/// else. A store with a file missing is still one: the engine then says what is wrong with it.
+/// What a store's creation puts into its folder before there is a store: all that a creation that
+/// was cut short leaves behind.
+const BEFORE_A_STORE: [&str; 2] = ["lock", "pages.new"];
+
+/// Tells a store from nothing (no such path, or a folder with at most the beginning of one) and from
+/// anything else. A store with a file missing is still one: the engine then says what is wrong with it.
 fn look(path: &Path) -> Result<Found> {
     let names: std::io::Result<Vec<OsString>> =
         fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
     match names {
         Ok(names) if names.iter().any(|name| name == "log" || name == "pages") => Ok(Found::Store),
-        Ok(names) if names.iter().all(|name| name == "lock") => Ok(Found::Nothing),
+        Ok(names) if names.iter().all(|name| BEFORE_A_STORE.iter().any(|early| name == early)) => {
+            Ok(Found::Nothing)
+        }
         Ok(_) => Ok(Found::SomethingElse),
         Err(error) => match error.kind() {
             ErrorKind::NotFound => Ok(Found::Nothing),

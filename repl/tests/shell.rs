@@ -129,6 +129,17 @@ fn what_is_not_a_store_is_left_alone() {
 }
 
 #[test]
+fn what_a_cut_creation_leaves_is_no_store_and_in_nobodys_way() {
+    let shell = Shell::new();
+    fs::create_dir(shell.path("folder")).expect("a folder");
+    shell.write("folder/lock", "");
+    shell.write("folder/pages.new", "the beginning of a store");
+    shell.args(["folder", "count"]).says("there is no store at folder").exits(3);
+    shell.args(["folder", "--create", "set", "k", "v"]).exits(0);
+    shell.args(["folder", "get", "k"]).gives("v\n").exits(0);
+}
+
+#[test]
 fn every_door_gives_the_same() {
     let shell = Shell::new();
     shell.script("set 'a b' \"x\\ty\"\nset plain 0x00ff\n").gives("").says_nothing().exits(0);
