@@ -3,6 +3,7 @@
 
 mod concurrent;
 mod first_write;
+mod kill;
 mod model;
 mod pages;
 mod tidy;
