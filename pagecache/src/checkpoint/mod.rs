@@ -134,6 +134,9 @@ impl Checkpointer {
         if next.salts.len() >= SALTS_MAX {
             return Err(Failure::Misuse { what: "the list of salts is full: a checkpoint must come first" });
         }
+        // An epoch that was to begin at or beyond `from` left no record: this one takes its place, or
+        // what is written now would be looked for under the other's salt.
+        next.salts.retain(|(other, _)| *other < from);
         next.salts.push((from, salt));
         next.stable = next.stable.max(stable);
         next.clean = false;
