@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pagecache::{
-    Admission, Config, ConfigBuilder, Materializer, PageCache, PagePtr, Verdict,
+    Admission, Config, ConfigBuilder, Materializer, PageCache, PagePtr, Verdict, View,
     io::sim::{Chooser, SimClock, SimDisk, SimSpawner},
     pin,
 };
@@ -81,4 +81,24 @@ fn a_page_without_an_image_is_recovered_from_the_log_whatever_the_table_holds() 
     assert_eq!(page, "abcdef");
     let (page, _) = pages.get(second, &guard).unwrap().unwrap();
     assert_eq!(page, "z");
+}
+
+/// A batch freed a page and was given up. Whoever looked at the page's fragments then was shown
+/// none: the free hid what it was not to free, and a leaf with all its records was called damaged.
+#[test]
+fn a_free_that_was_given_up_hides_no_fragment() {
+    let pages = open(&Arc::new(SimDisk::new()));
+    let guard = pin();
+    let pid = pages.allocate(&guard).unwrap();
+    let key = pages.replace(pid, PagePtr::allocated(), "a".to_owned(), &guard).unwrap();
+    let key = pages.link(pid, key, "b".to_owned(), &guard).unwrap();
+    let shown = |when: &str| {
+        let View::Page(page) = pages.view(pid, &guard).unwrap() else { panic!("{when}: the page is there") };
+        page.frags().map(|(frag, _)| frag.as_str()).collect::<String>()
+    };
+    let mut batch = pages.begin_batch(Admission::default()).unwrap();
+    batch.free(pid, key, &guard).unwrap();
+    assert_eq!(shown("pending"), "ba");
+    drop(batch);
+    assert_eq!(shown("given up"), "ba");
 }
