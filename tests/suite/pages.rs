@@ -102,3 +102,21 @@ fn a_free_that_was_given_up_hides_no_fragment() {
     drop(batch);
     assert_eq!(shown("given up"), "ba");
 }
+
+/// The log filled up under one batch after another, with no background to take checkpoints. The
+/// batch that needed the room had changed a page already, so that the checkpoint it then took could
+/// not write that page back and released nothing: the batch was refused, and so were all after it.
+/// A batch makes room before it changes anything.
+#[test]
+fn batches_alone_never_fill_the_log() {
+    let pages = open(&Arc::new(SimDisk::new()));
+    let guard = pin();
+    let pid = pages.allocate(&guard).unwrap();
+    pages.replace(pid, PagePtr::allocated(), String::new(), &guard).unwrap();
+    for round in 0..1000 {
+        let mut batch = pages.begin_batch(Admission { log: 600, ..Admission::default() }).unwrap();
+        let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+        batch.replace(pid, key, format!("{round:500}"), &guard).unwrap();
+        batch.commit(|_| Verdict::Commit).unwrap_or_else(|failure| panic!("round {round}: {failure}"));
+    }
+}

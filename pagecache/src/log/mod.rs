@@ -258,6 +258,13 @@ impl Log {
         u64::try_from(base.max(self.stable()) - self.segments.released()).unwrap_or(0)
     }
 
+    /// True if a record of so many bytes fits before anything must be released, however the
+    /// estimate errs and whatever its buffer and its segment leave unused. Takes no lock.
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        let unused = 2 * self.geometry.segment_bytes as u64;
+        self.tail_bytes() + bytes as u64 + unused <= self.geometry.capacity_bytes
+    }
+
     /// How long the log's file is, in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.segments.file_bytes()

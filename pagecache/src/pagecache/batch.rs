@@ -95,6 +95,11 @@ where
     pub fn begin_batch(&self, admission: Admission) -> std::result::Result<Batch<'_, PM, P, R>, Failure> {
         self.shared.cache.poison.check()?;
         check_size(admission.log, self.batch_bytes_max())?;
+        // Now, while the batch holds nothing: pages with pending changes are not written back, so a
+        // checkpoint later might release nothing.
+        if !self.shared.log.has_room_for(admission.log) {
+            self.shared.checkpoint()?;
+        }
         Ok(Batch {
             pc: self,
             slot: Arc::new(Slot::new()),
