@@ -4,6 +4,9 @@
 //! their random part after `PROOF_SECONDS`.
 #![forbid(unsafe_code)]
 
+pub mod crash;
+pub mod world;
+
 use std::{
     env,
     time::{Duration, Instant},

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod concurrent;
+mod crash;
 mod first_write;
 mod kill;
 mod model;

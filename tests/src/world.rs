@@ -1,0 +1,103 @@
+//! A tree on a simulated disk, small enough that a few hundred writes split pages, fill log
+//! segments, evict, checkpoint and use segments again.
+
+use std::{sync::Arc, time::Duration};
+
+use pagecache::io::sim::{Rng, SimClock, SimDisk, SimSpawner};
+use tree::{Config, Db};
+
+/// Bytes of a segment, of the log and of the pages.
+const SEGMENT_BYTES: usize = 16 << 10;
+
+/// Sizes of a small store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Unit of atomicity.
+    pub block_bytes: usize,
+    /// Leaves above this are split.
+    pub leaf_bytes_max: usize,
+    /// Memory for pages.
+    pub cache_bytes: u64,
+    /// Log bytes between checkpoints.
+    pub checkpoint_every_bytes: u64,
+    /// Log bytes on disk.
+    pub log_capacity: u64,
+    /// Buffers in front of the log.
+    pub log_buffers: usize,
+    /// Milliseconds between flushes in the background.
+    pub flush_every_ms: Option<u64>,
+}
+
+impl Shape {
+    /// Sizes chosen by the seed; log and pages have segments of 16 KiB.
+    #[must_use]
+    pub fn any(rng: &mut Rng) -> Shape {
+        let log_capacity = SEGMENT_BYTES as u64 * (4 + rng.below(5));
+        Shape {
+            block_bytes: 512 << rng.below(3),
+            leaf_bytes_max: 128 << rng.below(4),
+            cache_bytes: if rng.chance(1, 2) { 1 << 30 } else { 1 << (10 + rng.below(5)) },
+            checkpoint_every_bytes: (2 << 10) + rng.below(log_capacity / 2),
+            log_capacity,
+            log_buffers: 2 << rng.below(3),
+            flush_every_ms: if rng.chance(1, 2) { Some(500) } else { None },
+        }
+    }
+}
+
+/// A disk, the time and the background of the stores on it.
+#[derive(Debug)]
+pub struct World {
+    /// Where the store lies.
+    pub disk: Arc<SimDisk>,
+    /// Its background.
+    pub spawner: Arc<SimSpawner>,
+    /// Its time.
+    pub clock: Arc<SimClock>,
+    /// Its sizes.
+    pub shape: Shape,
+}
+
+impl World {
+    /// A world around a disk.
+    #[must_use]
+    pub fn on(disk: Arc<SimDisk>, shape: Shape) -> World {
+        let clock = Arc::new(SimClock::new());
+        World { disk, spawner: Arc::new(SimSpawner::new(clock.clone())), clock, shape }
+    }
+
+    /// Opens the store, or makes it. `salt_seed` must be another at each open, as chance is: equal
+    /// salts let a record that a crash took away pass for a new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::open`].
+    pub fn open(&self, salt_seed: u64) -> tree::Result<Db> {
+        let (disk, spawner, clock) = (self.disk.clone(), self.spawner.clone(), self.clock.clone());
+        let shape = &self.shape;
+        Config::new()
+            .leaf_bytes_max(shape.leaf_bytes_max)
+            .cache_capacity(shape.cache_bytes)
+            .flush_every_ms(shape.flush_every_ms)
+            .page_cache(|builder| {
+                builder
+                    .storage(disk)
+                    .spawner(spawner)
+                    .clock(clock)
+                    .salt_seed(salt_seed)
+                    .block_bytes(shape.block_bytes)
+                    .log_segment_bytes(SEGMENT_BYTES)
+                    .log_capacity(shape.log_capacity)
+                    .log_buffers(shape.log_buffers)
+                    .checkpoint_every_bytes(shape.checkpoint_every_bytes)
+                    .store_segment_bytes(SEGMENT_BYTES)
+            })
+            .open()
+    }
+
+    /// Lets time pass and the background take a few steps.
+    pub fn pass(&self, time: Duration, steps_max: usize, rng: &mut Rng) {
+        self.clock.advance(time);
+        self.spawner.run(rng, steps_max);
+    }
+}
