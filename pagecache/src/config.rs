@@ -92,7 +92,10 @@ impl Config {
                 "log_segment_bytes must be a multiple of block_bytes and at least four blocks",
             ),
             (s.log_segment_bytes <= 1 << 30, "log_segment_bytes must be at most 1 GiB"),
-            (s.log_buffers.is_power_of_two() && s.log_buffers >= 2, "log_buffers must be a power of two from 2 on"),
+            (
+                s.log_buffers.is_power_of_two() && s.log_buffers >= 2,
+                "log_buffers must be a power of two from 2 on",
+            ),
             (
                 s.log_capacity >= 4 * s.log_segment_bytes as u64,
                 "log_capacity must hold at least four log segments",

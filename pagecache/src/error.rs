@@ -85,7 +85,13 @@ impl Failure {
     }
 
     /// Makes the failure of a system call, telling a full disk from other refusals.
-    pub(crate) fn from_io(doing: &'static str, path: PathBuf, offset: u64, needed: u64, source: io::Error) -> Failure {
+    pub(crate) fn from_io(
+        doing: &'static str,
+        path: PathBuf,
+        offset: u64,
+        needed: u64,
+        source: io::Error,
+    ) -> Failure {
         if source.kind() == io::ErrorKind::StorageFull {
             return Failure::DiskFull { path, needed };
         }
@@ -169,7 +175,9 @@ impl<A> From<Failure> for Error<A> {
 impl<A: fmt::Debug> fmt::Display for Error<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::CasFailed(actual) => write!(f, "another thread changed the page first, it is now {actual:?}"),
+            Error::CasFailed(actual) => {
+                write!(f, "another thread changed the page first, it is now {actual:?}")
+            }
             Error::Unsupported(what) => f.write_str(what),
             Error::ReportableBug(what) => write!(f, "broken internal rule, please report it: {what}"),
             Error::Io(failure) | Error::Corruption { what: failure, .. } => failure.fmt(f),

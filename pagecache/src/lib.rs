@@ -1,5 +1,7 @@
 //! A latch-free page cache on log-structured storage.
 
+mod cache;
+mod checkpoint;
 pub mod config;
 pub mod error;
 mod format;
@@ -10,8 +12,6 @@ mod materializer;
 pub mod mem;
 mod metrics;
 mod page;
-mod cache;
-mod checkpoint;
 mod pagecache;
 mod reclaim;
 mod store;

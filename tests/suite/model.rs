@@ -127,7 +127,11 @@ fn run(seed: u64, steps: usize, cache: u64) {
             }
             65..80 => {
                 let k = key(&mut rng);
-                assert_eq!(db.get(&k).unwrap().map(|v| v.to_vec()), model.get(&k).cloned(), "{place}: get {k:?}");
+                assert_eq!(
+                    db.get(&k).unwrap().map(|v| v.to_vec()),
+                    model.get(&k).cloned(),
+                    "{place}: get {k:?}"
+                );
             }
             80..86 => {
                 let mut batch = Batch::default();
@@ -175,7 +179,8 @@ fn run(seed: u64, steps: usize, cache: u64) {
             }
         }
     }
-    let all: Vec<(Vec<u8>, Vec<u8>)> = db.iter().map(|e| e.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect();
+    let all: Vec<(Vec<u8>, Vec<u8>)> =
+        db.iter().map(|e| e.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect();
     let want: Vec<(Vec<u8>, Vec<u8>)> = model.into_iter().collect();
     assert_eq!(all, want, "seed {seed}: at the end");
 }

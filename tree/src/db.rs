@@ -1,10 +1,6 @@
 //! [`Db`]: an open store and its trees; [`Tree`]: an ordered map from byte strings to byte strings.
 
-use std::{
-    ops::Deref,
-    path::Path,
-    sync::Arc,
-};
+use std::{ops::Deref, path::Path, sync::Arc};
 
 use pagecache::{Admission, Failure, PageId, PagePtr, Verdict, pin};
 
@@ -119,7 +115,8 @@ impl Db {
         match Arc::try_unwrap(pages) {
             Ok(pages) => pages.close().map_err(from_page_error),
             Err(_) => Err(Error::Unsupported(
-                "close: other handles or iterators of this database are still in use; drop them first".to_owned(),
+                "close: other handles or iterators of this database are still in use; drop them first"
+                    .to_owned(),
             )),
         }
     }
@@ -206,7 +203,8 @@ fn default_root(catalogue: &Core) -> Result<PageId> {
 }
 
 fn damaged_root(pages: &Pages, root: Root) -> Error {
-    Failure::Corrupt { found: format!("page {} cannot be", root.catalogue), path: pages.path(), offset: 0 }.into()
+    Failure::Corrupt { found: format!("page {} cannot be", root.catalogue), path: pages.path(), offset: 0 }
+        .into()
 }
 
 /// An error of the page cache where no race can be lost.

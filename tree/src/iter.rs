@@ -187,7 +187,10 @@ impl Iter {
         }
     }
 
-    fn step(&mut self, step: impl FnOnce(&mut Iter) -> Result<Option<(IVec, IVec)>>) -> Option<Result<(IVec, IVec)>> {
+    fn step(
+        &mut self,
+        step: impl FnOnce(&mut Iter) -> Result<Option<(IVec, IVec)>>,
+    ) -> Option<Result<(IVec, IVec)>> {
         if self.done {
             return None;
         }

@@ -5,10 +5,8 @@ use std::ops::{Bound, RangeBounds};
 use pagecache::Lsn;
 
 use crate::{
-    Batch, CompareAndSwapError, Durability, Error, IVec, Iter, Result, Tree,
-    db::from_page_error,
-    iter::Range,
-    ops::Decision,
+    Batch, CompareAndSwapError, Durability, Error, IVec, Iter, Result, Tree, db::from_page_error,
+    iter::Range, ops::Decision,
 };
 
 impl Tree {

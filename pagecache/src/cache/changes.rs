@@ -93,7 +93,12 @@ impl Changes {
     }
 }
 
-fn map_page<P: Send + Sync + 'static>(pages: &Pages<P>, number: u64, bound: PageId, guard: &Guard) -> MapPage {
+fn map_page<P: Send + Sync + 'static>(
+    pages: &Pages<P>,
+    number: u64,
+    bound: PageId,
+    guard: &Guard,
+) -> MapPage {
     let first = (number * MAP_SPAN) as PageId;
     let last = bound.min(first + MAP_SPAN as PageId);
     let entries = (first..last).filter_map(|pid| {

@@ -86,7 +86,8 @@ impl<M: Materializer> Cache<M> {
         };
         let Some(base) = self.read_durable(pid, cell, guard)? else { return Ok(()) };
         // Nodes at or below the durable number are in the base already.
-        let mut kept: Vec<&Node<M::PageFrag>> = top.walk().take_while(|node| node.seq > durable_seq).collect();
+        let mut kept: Vec<&Node<M::PageFrag>> =
+            top.walk().take_while(|node| node.seq > durable_seq).collect();
         let mut chain = self.clean_base(base, durable_seq);
         let mut charge = chain.charge;
         while let Some(node) = kept.pop() {
@@ -142,7 +143,9 @@ impl<M: Materializer> Cache<M> {
         cell: &Cell<M::PageFrag>,
         guard: &Guard,
     ) -> Result<Option<M::PageFrag>, Failure> {
-        let Some((durable, image)) = cell.durable(guard).and_then(|durable| Some((durable, durable.image.as_ref()?))) else {
+        let Some((durable, image)) =
+            cell.durable(guard).and_then(|durable| Some((durable, durable.image.as_ref()?)))
+        else {
             return match cell.head(guard).1 {
                 Head::Evicted(_) => Err(self.lost_base(pid)),
                 _ => Ok(None),
@@ -156,7 +159,13 @@ impl<M: Materializer> Cache<M> {
         self.decode_frame(pid, durable.seq, image, &pin).map(Some)
     }
 
-    fn decode_frame(&self, pid: PageId, seq: PageSeq, image: &Image, pin: &Pin) -> Result<M::PageFrag, Failure> {
+    fn decode_frame(
+        &self,
+        pid: PageId,
+        seq: PageSeq,
+        image: &Image,
+        pin: &Pin,
+    ) -> Result<M::PageFrag, Failure> {
         assert!(image.deltas.is_empty(), "this version writes images only");
         let frame = self.store.read(pin, pid as u64, Some(seq))?;
         self.materializer.decode(frame.payload()).map_err(|why| Failure::Corrupt {

@@ -177,12 +177,16 @@ impl<M: Materializer> Cache<M> {
     ) -> Result<Option<Written<'c, M::PageFrag>>, Failure> {
         let Some(cell) = self.pages.cell(pid) else { return Ok(None) };
         let Some(claim) = cell.claim() else { return Ok(None) };
-        let Some(durable) = cell.durable(guard)
+        let Some(durable) = cell
+            .durable(guard)
             .filter(|durable| durable.image.as_ref().is_some_and(|image| image.base == addr))
-        else { return Ok(None) };
+        else {
+            return Ok(None);
+        };
         let frame = self.store.read(&self.store.pin(addr)?, pid as u64, Some(durable.seq))?;
         let bytes = frame.payload();
-        batch.push(pid as u64, durable.seq, FrameKind::Image, bytes.len(), |out| out.copy_from_slice(bytes))?;
+        batch
+            .push(pid as u64, durable.seq, FrameKind::Image, bytes.len(), |out| out.copy_from_slice(bytes))?;
         Ok(Some(Written { pid, claim, seq: durable.seq, newest: 0, free: None }))
     }
 }

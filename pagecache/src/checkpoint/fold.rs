@@ -63,8 +63,10 @@ pub(crate) fn fold<'t, M: Materializer>(
         let lsn = record.lsn;
         let mut take = |pid: PageId, seq: PageSeq, kind: EntryKind, bytes: &[u8]| -> Result<(), Nonsense> {
             fold.bound = fold.bound.max(pid + 1);
-            let body = decode(materializer, kind, bytes)
-                .map_err(|why| Nonsense { lsn, why: format!("a fragment of page {pid} does not decode: {why}") })?;
+            let body = decode(materializer, kind, bytes).map_err(|why| Nonsense {
+                lsn,
+                why: format!("a fragment of page {pid} does not decode: {why}"),
+            })?;
             if lsn > known
                 && let Body::Base(frag) | Body::Append(frag) = &body
                 && let Some(value) = materializer.recover(frag)
@@ -88,14 +90,23 @@ pub(crate) fn fold<'t, M: Materializer>(
                     rest = after;
                 }
             }
-            other => return Err(Nonsense { lsn, why: format!("a record of kind {other:?} has no place in a page log") }),
+            other => {
+                return Err(Nonsense {
+                    lsn,
+                    why: format!("a record of kind {other:?} has no place in a page log"),
+                });
+            }
         }
     }
     order(&mut fold.changes);
     Ok(fold)
 }
 
-fn decode<M: Materializer>(materializer: &M, kind: EntryKind, bytes: &[u8]) -> Result<Body<M::PageFrag>, DecodeError> {
+fn decode<M: Materializer>(
+    materializer: &M,
+    kind: EntryKind,
+    bytes: &[u8],
+) -> Result<Body<M::PageFrag>, DecodeError> {
     match kind {
         EntryKind::Append => Ok(Body::Append(materializer.decode(bytes)?)),
         EntryKind::Base => Ok(Body::Base(materializer.decode(bytes)?)),

@@ -82,7 +82,12 @@ impl SaltSource {
 }
 
 impl Checkpointer {
-    fn new(superblock: Superblock, publisher: Publisher, map: BTreeMap<u64, MapPageRef>, salts: SaltSource) -> Checkpointer {
+    fn new(
+        superblock: Superblock,
+        publisher: Publisher,
+        map: BTreeMap<u64, MapPageRef>,
+        salts: SaltSource,
+    ) -> Checkpointer {
         Checkpointer { state: Mutex::new(State { superblock, publisher, map }), salts }
     }
 
@@ -235,8 +240,12 @@ impl State {
             Ok(written.frames().iter().map(|frame| frame.addr).collect())
         };
         let encoded: Vec<Vec<u8>> = prefix.map_pages.iter().map(MapPage::encode).collect();
-        let frames: Vec<(u64, FrameKind, &[u8])> =
-            prefix.map_pages.iter().zip(&encoded).map(|(page, bytes)| (page.number, FrameKind::MapPage, &bytes[..])).collect();
+        let frames: Vec<(u64, FrameKind, &[u8])> = prefix
+            .map_pages
+            .iter()
+            .zip(&encoded)
+            .map(|(page, bytes)| (page.number, FrameKind::MapPage, &bytes[..]))
+            .collect();
         for ((page, bytes), addr) in prefix.map_pages.iter().zip(&encoded).zip(put(&frames)?) {
             let has_free = page.free_count() > 0;
             map.insert(page.number, MapPageRef { number: page.number, addr, crc: checksum(bytes), has_free });
@@ -290,4 +299,3 @@ fn oldest_dirty<M: Materializer>(cache: &Cache<M>) -> Lsn {
     still.iter().for_each(|&pid| cache.pages.mark_dirty(pid));
     oldest
 }
-

@@ -74,7 +74,10 @@ pub(crate) fn open<M: Materializer>(
     let was_recovered = exists(storage)?;
     if was_recovered && settings.create_new {
         return Err(Failure::Unsupported {
-            what: format!("{} holds a store already and create_new was asked for", storage.path(FileId::Pages).display()),
+            what: format!(
+                "{} holds a store already and create_new was asked for",
+                storage.path(FileId::Pages).display()
+            ),
         });
     }
     if !was_recovered {
@@ -107,7 +110,8 @@ pub(crate) fn open<M: Materializer>(
     let publisher = Publisher::new(file, superblock.clone(), slots);
     let log = Log::new(storage.clone(), log_geometry(config, &superblock), poison.clone(), position)?;
     let checkpointer = Checkpointer::new(superblock, publisher, table.map, salts);
-    let mut opened = Opened { cache, log, checkpointer, recovery: Mutex::new(recovery), salt: None, was_recovered };
+    let mut opened =
+        Opened { cache, log, checkpointer, recovery: Mutex::new(recovery), salt: None, was_recovered };
     if let Some(tail) = tail {
         tail.rewrite(&**storage).map_err(|failure| poison.set(failure))?;
         opened.acknowledge(end)?;
@@ -200,7 +204,11 @@ fn read_table(file: &PagesFile, superblock: &Superblock) -> Result<Table, Failur
         for (index, entry) in page.entries {
             let pid = number * MAP_SPAN + u64::from(index);
             if pid >= directory.page_bound {
-                return Err(corrupt(file, addr, format!("page {pid} is above the bound {}", directory.page_bound)));
+                return Err(corrupt(
+                    file,
+                    addr,
+                    format!("page {pid} is above the bound {}", directory.page_bound),
+                ));
             }
             table.entries[pid as PageId] = Some(entry);
         }
@@ -210,10 +218,19 @@ fn read_table(file: &PagesFile, superblock: &Superblock) -> Result<Table, Failur
     Ok(table)
 }
 
-fn read_whole(file: &PagesFile, addr: FragmentAddr, number: u64, kind: FrameKind) -> Result<Vec<u8>, Failure> {
+fn read_whole(
+    file: &PagesFile,
+    addr: FragmentAddr,
+    number: u64,
+    kind: FrameKind,
+) -> Result<Vec<u8>, Failure> {
     let frame = file.read_frame(addr, number, None)?;
     if frame.kind() != kind {
-        return Err(corrupt(file, addr, format!("a frame of kind {:?} stands where {kind:?} was written", frame.kind())));
+        return Err(corrupt(
+            file,
+            addr,
+            format!("a frame of kind {:?} stands where {kind:?} was written", frame.kind()),
+        ));
     }
     Ok(frame.payload().to_vec())
 }
@@ -226,7 +243,9 @@ fn recovery_value<M: Materializer>(
     file: &PagesFile,
     directory: Option<&Directory>,
 ) -> Result<Option<(Lsn, M::Recovery)>, Failure> {
-    let Some((lsn, bytes)) = directory.and_then(|directory| directory.recovery.as_ref()) else { return Ok(None) };
+    let Some((lsn, bytes)) = directory.and_then(|directory| directory.recovery.as_ref()) else {
+        return Ok(None);
+    };
     match codec::decode(bytes) {
         Ok(value) => Ok(Some((*lsn, value))),
         Err(why) => Err(Failure::Corrupt {
@@ -271,11 +290,12 @@ fn fold_tail<M: Materializer>(
         seq: record.seq,
         payload: record.payload,
     });
-    let folded = fold(materializer, bound, recovery, durable_seq, records).map_err(|nonsense| Failure::Corrupt {
-        found: format!("the record at log position {}: {}", nonsense.lsn, nonsense.why),
-        path: storage.path(FileId::Log),
-        offset: 0,
-    })?;
+    let folded =
+        fold(materializer, bound, recovery, durable_seq, records).map_err(|nonsense| Failure::Corrupt {
+            found: format!("the record at log position {}: {}", nonsense.lsn, nonsense.why),
+            path: storage.path(FileId::Log),
+            offset: 0,
+        })?;
     check_bases(table, &folded, storage)?;
     Ok(folded)
 }
@@ -291,7 +311,10 @@ fn check_bases<P, R>(table: &Table, fold: &Fold<P, R>, storage: &Arc<dyn Storage
             && (changes.len() == 1 || !matches!(changes[0].body, Body::Free));
         if !(stands && ascends && alive) {
             return Err(Failure::Corrupt {
-                found: format!("the records of page {pid} from log position {} do not follow one another", changes[0].lsn),
+                found: format!(
+                    "the records of page {pid} from log position {} do not follow one another",
+                    changes[0].lsn
+                ),
                 path: storage.path(FileId::Log),
                 offset: 0,
             });

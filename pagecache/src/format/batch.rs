@@ -29,7 +29,13 @@ pub(crate) struct Entry<'b> {
 }
 
 /// Writes an entry's header and returns the place for its fragment and what follows it.
-pub(crate) fn put_header(out: &mut [u8], pid: PageId, kind: EntryKind, seq: PageSeq, len: usize) -> (&mut [u8], &mut [u8]) {
+pub(crate) fn put_header(
+    out: &mut [u8],
+    pid: PageId,
+    kind: EntryKind,
+    seq: PageSeq,
+    len: usize,
+) -> (&mut [u8], &mut [u8]) {
     let (header, rest) = out.split_at_mut(ENTRY_HEADER_BYTES);
     header[..6].copy_from_slice(&(pid as u64).to_le_bytes()[..6]);
     header[6] = match kind {

@@ -9,7 +9,10 @@ use crate::error::DecodeError;
 const FRAGMENT_BYTES_MAX: u64 = 1 << 30;
 
 fn options() -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().reject_trailing_bytes().with_limit(FRAGMENT_BYTES_MAX)
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .reject_trailing_bytes()
+        .with_limit(FRAGMENT_BYTES_MAX)
 }
 
 /// Bytes that [`encode`] will write.

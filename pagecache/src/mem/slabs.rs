@@ -51,7 +51,13 @@ pub(super) struct Released<S> {
 
 impl<S: Copy> Slabs<S> {
     pub(super) fn new() -> Slabs<S> {
-        Slabs { slots: Vec::new(), vacant: Vec::new(), partial: [const { Vec::new() }; FILL_LEVELS], used_blocks: 0, closed: false }
+        Slabs {
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            partial: [const { Vec::new() }; FILL_LEVELS],
+            used_blocks: 0,
+            closed: false,
+        }
     }
 
     /// Takes a free block, or `None` if a slab must be added first.
@@ -100,7 +106,8 @@ impl<S: Copy> Slabs<S> {
         if slot as usize == self.slots.len() {
             self.slots.push(None);
         }
-        let slab = Slab { name: name(slot), capacity, fresh: 0, free: Vec::new(), level: 0, place_in_partial: 0 };
+        let slab =
+            Slab { name: name(slot), capacity, fresh: 0, free: Vec::new(), level: 0, place_in_partial: 0 };
         self.slots[slot as usize] = Some(slab);
         self.list(slot);
     }

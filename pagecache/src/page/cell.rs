@@ -194,8 +194,13 @@ impl<P> Cell<P> {
 
     fn swap(&self, expected: Word<P>, new: *mut Node<P>) -> bool {
         // SeqCst: the dirty scan clears its bit and then reads `head`; a writer swaps `head` and then
-        // reads the bit. One of the two must see the other (see `pages`). On failure nothing is read.
-        self.head.compare_exchange(expected.0, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        // reads the bit. One of the two must see the other (see `pages`).
+        self.swap_as(expected, new, Ordering::SeqCst)
+    }
+
+    fn swap_as(&self, expected: Word<P>, new: *mut Node<P>, publish: Ordering) -> bool {
+        // Relaxed on failure: nothing is read then.
+        self.head.compare_exchange(expected.0, new, publish, Ordering::Relaxed).is_ok()
     }
 
     /// Puts `node` above the chain that `expected` names, which it owns from now on. Gives the node
@@ -209,9 +214,20 @@ impl<P> Cell<P> {
         Err(unsafe { Box::from_raw(raw) })
     }
 
+    /// As [`Cell::push`] into a cell that is Allocated, with an ordering that a model chooses.
+    #[cfg(all(test, loom))]
+    fn push_as(&self, expected: Word<P>, node: Box<Node<P>>, publish: Ordering) -> bool {
+        self.swap_as(expected, Box::into_raw(node), publish)
+    }
+
     /// Puts a chain of fresh nodes, headed by `top`, in the place of all that `expected` names, and
     /// retires that.
-    pub(crate) fn replace(&self, expected: Word<P>, top: Box<Node<P>>, guard: &Guard) -> Result<Word<P>, Box<Node<P>>>
+    pub(crate) fn replace(
+        &self,
+        expected: Word<P>,
+        top: Box<Node<P>>,
+        guard: &Guard,
+    ) -> Result<Word<P>, Box<Node<P>>>
     where
         P: Send + Sync + 'static,
     {
@@ -372,3 +388,7 @@ mod tests {
         assert!(cell.claim().is_some(), "given back");
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "cell_models.rs"]
+mod models;

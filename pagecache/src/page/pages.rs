@@ -30,7 +30,12 @@ pub(crate) struct Pages<P: Send + Sync + 'static> {
 
 impl<P: Send + Sync + 'static> Pages<P> {
     pub(crate) fn new() -> Pages<P> {
-        Pages { cells: Table::new(), dirty: Table::new(), bound: AtomicUsize::new(0), free: Mutex::new(Vec::new()) }
+        Pages {
+            cells: Table::new(),
+            dirty: Table::new(),
+            bound: AtomicUsize::new(0),
+            free: Mutex::new(Vec::new()),
+        }
     }
 
     /// Ids below this were allocated at some time.
@@ -58,7 +63,9 @@ impl<P: Send + Sync + 'static> Pages<P> {
         }
         let pid = self.bound.fetch_add(1, Ordering::AcqRel);
         if pid as u64 >= PAGE_ID_LIMIT {
-            return Err(Failure::Unsupported { what: format!("a store holds at most {PAGE_ID_LIMIT} pages") });
+            return Err(Failure::Unsupported {
+                what: format!("a store holds at most {PAGE_ID_LIMIT} pages"),
+            });
         }
         self.dirty.get_or_grow(pid / PAGES_PER_WORD)?;
         let cell = self.cells.get_or_grow(pid)?;

@@ -37,7 +37,12 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new() -> Slot {
-        Slot { state: AtomicU64::new(PENDING), waiting: Mutex::new(()), settled: Condvar::new(), owner: thread::current().id() }
+        Slot {
+            state: AtomicU64::new(PENDING),
+            waiting: Mutex::new(()),
+            settled: Condvar::new(),
+            owner: thread::current().id(),
+        }
     }
 
     pub(crate) fn state(&self) -> SlotState {
@@ -61,9 +66,19 @@ impl Slot {
     }
 
     fn settle(&self, state: u64) {
-        let guard = self.waiting.lock();
         // Release publishes the installs before it (SLOT-2).
-        let before = self.state.swap(state, Ordering::Release);
+        self.settle_as(state, Ordering::Release);
+    }
+
+    /// As [`Slot::commit`], with an ordering that a model chooses.
+    #[cfg(all(test, loom))]
+    pub(crate) fn commit_as(&self, lsn: Lsn, publish: Ordering) {
+        self.settle_as(lsn.cast_unsigned(), publish);
+    }
+
+    fn settle_as(&self, state: u64, publish: Ordering) {
+        let guard = self.waiting.lock();
+        let before = self.state.swap(state, publish);
         assert_eq!(before, PENDING, "a slot settles once");
         drop(guard);
         self.settled.notify_all();

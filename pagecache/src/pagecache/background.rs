@@ -21,7 +21,9 @@ use crate::{
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// Starts the background of a store.
-pub(crate) fn start<M: Materializer + Send + Sync + 'static>(shared: &Arc<Shared<M>>) -> Result<Box<dyn Worker>, Failure> {
+pub(crate) fn start<M: Materializer + Send + Sync + 'static>(
+    shared: &Arc<Shared<M>>,
+) -> Result<Box<dyn Worker>, Failure> {
     let weak: Weak<Shared<M>> = Arc::downgrade(shared);
     let mut last_flush = shared.clock.now();
     let job = move || {
@@ -31,7 +33,10 @@ pub(crate) fn start<M: Materializer + Send + Sync + 'static>(shared: &Arc<Shared
         }
         let stepped = catch_unwind(AssertUnwindSafe(|| step(&shared, &mut last_flush)));
         stepped.unwrap_or_else(|_| {
-            shared.cache.poison.set(Failure::Misuse { what: "the background of the store panicked; please report it" });
+            shared
+                .cache
+                .poison
+                .set(Failure::Misuse { what: "the background of the store panicked; please report it" });
             Next::Done
         })
     };

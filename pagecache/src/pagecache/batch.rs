@@ -188,7 +188,12 @@ where
     /// # Errors
     ///
     /// As [`Batch::link`].
-    pub fn free<'g>(&mut self, pid: PageId, key: PagePtr<'g, P>, guard: &'g Guard) -> Result<(), Option<PagePtr<'g, P>>> {
+    pub fn free<'g>(
+        &mut self,
+        pid: PageId,
+        key: PagePtr<'g, P>,
+        guard: &'g Guard,
+    ) -> Result<(), Option<PagePtr<'g, P>>> {
         self.add(pid, &key, Body::Free, guard).map(|_| ())
     }
 
@@ -272,7 +277,11 @@ where
         if self.items.is_empty() {
             return Ok(Some(shared.log.next_lsn()));
         }
-        let recovered = self.items.iter().filter_map(|item| shared.cache.materializer.recover(item.frag.as_ref()?)).last();
+        let recovered = self
+            .items
+            .iter()
+            .filter_map(|item| shared.cache.materializer.recover(item.frag.as_ref()?))
+            .last();
         let head = RecordHead { kind: Kind::Batch, pid: 0, seq: 0 };
         let mut reservation = shared.log.reserve(head, self.bytes)?;
         let mut rest = reservation.payload();

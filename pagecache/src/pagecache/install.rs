@@ -83,7 +83,11 @@ where
             Key::Allocated => word.is_allocated(),
             Key::Word(expected) => expected == word,
         };
-        if matches { Aim::At(Target { cell, word, head, seq: seq + 1 }) } else { Aim::Stale(ptr_of(word, head)) }
+        if matches {
+            Aim::At(Target { cell, word, head, seq: seq + 1 })
+        } else {
+            Aim::Stale(ptr_of(word, head))
+        }
     }
 
     /// Changes the page by one record of its own.
@@ -128,7 +132,10 @@ where
         }
         reservation.complete();
         shared.note_progress(lsn);
-        Ok(Outcome::Done(PagePtr { changed_at: lsn, ..self.after_install(target.cell, word, key.pending, guard) }))
+        Ok(Outcome::Done(PagePtr {
+            changed_at: lsn,
+            ..self.after_install(target.cell, word, key.pending, guard)
+        }))
     }
 
     fn log_single(&self, pid: PageId, seq: PageSeq, body: &Body<P>) -> Result<Reservation<'_>, Failure> {
@@ -156,7 +163,13 @@ where
     }
 
     /// Keeps chains short and memory bounded; returns the page's key.
-    fn after_install<'g>(&self, cell: &Cell<P>, word: Word<P>, pending: u32, guard: &'g Guard) -> PagePtr<'g, P> {
+    fn after_install<'g>(
+        &self,
+        cell: &Cell<P>,
+        word: Word<P>,
+        pending: u32,
+        guard: &'g Guard,
+    ) -> PagePtr<'g, P> {
         let cache = &self.shared.cache;
         cell.touch();
         let (now, head) = cell.head(guard);
@@ -231,7 +244,11 @@ pub(crate) fn conflict<'g, PM: Materializer>(
 }
 
 /// Swaps the new node in. Returns the new word and the charge of what it replaced for good.
-fn put<P: Send + Sync + 'static>(target: &Target<'_, '_, P>, draft: Draft<P>, guard: &Guard) -> Option<(Word<P>, usize)> {
+fn put<P: Send + Sync + 'static>(
+    target: &Target<'_, '_, P>,
+    draft: Draft<P>,
+    guard: &Guard,
+) -> Option<(Word<P>, usize)> {
     let replaces = !matches!(draft.body, Body::Append(_));
     match target.head {
         Head::Chain(top) if !replaces => {

@@ -98,7 +98,12 @@ where
 
     /// Folds the page's fragments into one in memory, if none of them is pending and the page is
     /// still as `view` says. Returns the page as it is then.
-    pub fn settle<'g>(&self, pid: PageId, view: PageView<'g, P>, guard: &'g Guard) -> Option<PageView<'g, P>> {
+    pub fn settle<'g>(
+        &self,
+        pid: PageId,
+        view: PageView<'g, P>,
+        guard: &'g Guard,
+    ) -> Option<PageView<'g, P>> {
         let cell = self.shared.cache.pages.cell(pid)?;
         let (word, top) = self.shared.cache.consolidate(cell, view.word, view.top, guard)?;
         Some(PageView::new(word, top))

@@ -80,7 +80,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         config.check()?;
         let storage = storage_of(&config)?;
         storage.lock().map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => Failure::Locked { path: storage.path(crate::io::FileId::Pages) },
+            std::io::ErrorKind::WouldBlock => {
+                Failure::Locked { path: storage.path(crate::io::FileId::Pages) }
+            }
             _ => Failure::from_io("locking the store", storage.path(crate::io::FileId::Pages), 0, 0, e),
         })?;
         let poison = Arc::new(Poison::default());
@@ -258,11 +260,13 @@ fn storage_of(config: &Config) -> Result<Arc<dyn Storage>, Failure> {
     if let Some(storage) = &settings.storage {
         return Ok(storage.clone());
     }
-    let refused = |path: &std::path::Path, e| Failure::from_io("opening the directory", path.to_path_buf(), 0, 0, e);
+    let refused =
+        |path: &std::path::Path, e| Failure::from_io("opening the directory", path.to_path_buf(), 0, 0, e);
     if settings.temporary {
         let storage = FileStorage::temporary().map_err(|e| refused(&std::env::temp_dir(), e))?;
         return Ok(Arc::new(storage));
     }
-    let storage = FileStorage::open(&settings.path, settings.create).map_err(|e| refused(&settings.path, e))?;
+    let storage =
+        FileStorage::open(&settings.path, settings.create).map_err(|e| refused(&settings.path, e))?;
     Ok(Arc::new(storage))
 }

@@ -21,6 +21,7 @@ pub(crate) mod writer;
 
 use std::{path::PathBuf, sync::Arc};
 
+use self::{pages::PagesFile, segments::Segments, writer::FrameWriter};
 pub(crate) use self::{
     reader::Frame,
     scan::Found,
@@ -28,7 +29,6 @@ pub(crate) use self::{
     stats::StoreStats,
     writer::{Batch, Purpose, WrittenFrame},
 };
-use self::{pages::PagesFile, segments::Segments, writer::FrameWriter};
 use crate::{
     error::Failure,
     ids::{FragmentAddr, PageSeq},
@@ -51,7 +51,10 @@ impl Store {
     /// # Errors
     ///
     /// [`Failure::Corrupt`] naming an address where no frame can lie.
-    pub(crate) fn new(file: PagesFile, live: impl IntoIterator<Item = FragmentAddr>) -> Result<Store, Failure> {
+    pub(crate) fn new(
+        file: PagesFile,
+        live: impl IntoIterator<Item = FragmentAddr>,
+    ) -> Result<Store, Failure> {
         let segments = Arc::new(Segments::rebuild(file.layout(), file.path(), 0, live, file.len()?)?);
         let writer = FrameWriter::new(file.clone(), segments.clone())?;
         Ok(Store { file, segments, writer })

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use pagecache::{
-    Admission, Config, ConfigBuilder, Error, FragState, Guard, Materializer, PageCache, PageGet, PageId, PagePtr,
-    Verdict, View,
+    Admission, Config, ConfigBuilder, Error, FragState, Guard, Materializer, PageCache, PageGet, PageId,
+    PagePtr, Verdict, View,
     io::sim::{SimClock, SimDisk, SimSpawner},
     pin,
 };
@@ -129,8 +129,12 @@ fn a_page_is_whole_while_the_batch_that_frees_it_is_pending_and_after_it_is_give
     batch.free(pid, look(&cache, pid, &guard).1, &guard).unwrap();
     let seen = |when: &str| {
         let View::Page(view) = cache.view(pid, &guard).unwrap() else { panic!("{when}: the page is there") };
-        let frags: Vec<(Names, FragState)> = view.frags().map(|(frag, state)| (frag.clone(), state)).collect();
-        assert!(matches!(frags.as_slice(), [(frag, FragState::Committed(_))] if *frag == one("a", 1)), "{when}: {frags:?}");
+        let frags: Vec<(Names, FragState)> =
+            view.frags().map(|(frag, state)| (frag.clone(), state)).collect();
+        assert!(
+            matches!(frags.as_slice(), [(frag, FragState::Committed(_))] if *frag == one("a", 1)),
+            "{when}: {frags:?}"
+        );
         assert_eq!(*look(&cache, pid, &guard).0, one("a", 1), "{when}");
     };
     seen("pending");

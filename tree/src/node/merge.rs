@@ -106,7 +106,9 @@ impl<'a> Fold<'a> {
             }
             Frag::Unpost { separator } => self.post(separator, Written::Nothing),
             Frag::Join { high, next } => self.join(high.as_deref(), *next),
-            Frag::Node(_) | Frag::Damaged(_) | Frag::Catalogue { .. } => Err(NodeError("a node above a change".to_owned())),
+            Frag::Node(_) | Frag::Damaged(_) | Frag::Catalogue { .. } => {
+                Err(NodeError("a node above a change".to_owned()))
+            }
         }
     }
 

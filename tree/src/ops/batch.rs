@@ -29,7 +29,8 @@ impl Core {
 
     /// Installs in key order, which is the order of low fences (TREE-4), and commits.
     fn install(&self, writes: &[(&IVec, Option<&IVec>)], touched: &mut Vec<PageId>) -> Result<Lsn, Failure> {
-        let bytes: usize = writes.iter().map(|(key, value)| key.len() + value.map_or(0, |value| value.len())).sum();
+        let bytes: usize =
+            writes.iter().map(|(key, value)| key.len() + value.map_or(0, |value| value.len())).sum();
         let mut batch = self.pages.begin_batch(Admission { log: bytes, ..Admission::default() })?;
         let mut rest = writes;
         while let Some((first, _)) = rest.first() {

@@ -150,7 +150,8 @@ impl Core {
                 }
             }
         }
-        Err(self.damaged(self.root, format!("no node at level {level} covers a key, however often one looks")))
+        Err(self
+            .damaged(self.root, format!("no node at level {level} covers a key, however often one looks")))
     }
 }
 

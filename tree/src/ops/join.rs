@@ -7,11 +7,7 @@
 
 use pagecache::{Admission, Failure, Guard, PageId, Verdict, pin};
 
-use super::{
-    Core,
-    descend::NodePage,
-    split::lost,
-};
+use super::{Core, descend::NodePage, split::lost};
 use crate::node::Frag;
 
 impl Core {
@@ -35,7 +31,12 @@ impl Core {
     }
 
     /// The leaf that ends at `high`, found along the sibling links from `from`.
-    fn left_of<'g>(&self, from: PageId, high: &[u8], guard: &'g Guard) -> Result<Option<NodePage<'g>>, Failure> {
+    fn left_of<'g>(
+        &self,
+        from: PageId,
+        high: &[u8],
+        guard: &'g Guard,
+    ) -> Result<Option<NodePage<'g>>, Failure> {
         let mut pid = from;
         while let Some(found) = self.node(pid, guard)? {
             match (found.node.high(), found.node.next()) {

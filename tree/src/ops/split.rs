@@ -30,7 +30,8 @@ impl Core {
         let guard = pin();
         let Some(found) = self.node(pid, &guard)? else { return Ok(None) };
         let Some(at) = self.cut(found.node, hint) else { return Ok(None) };
-        let Split { separator, right } = found.node.split(self.memory(), at).map_err(|e| self.unfit(pid, e))?;
+        let Split { separator, right } =
+            found.node.split(self.memory(), at).map_err(|e| self.unfit(pid, e))?;
         let level = found.node.level();
         let Some(right_pid) = self.install_split(&found, &separator, right)? else { return Ok(None) };
         self.post(level, &separator)?;
@@ -115,7 +116,9 @@ impl Core {
             if parent.node.child_low(child).to_vec() == separator && !separator.is_empty() {
                 return Ok(());
             }
-            let Some(sibling) = self.sibling_at(parent.node.child(child), level, separator)? else { return Ok(()) };
+            let Some(sibling) = self.sibling_at(parent.node.child(child), level, separator)? else {
+                return Ok(());
+            };
             let post = Frag::Post { separator: separator.into(), child: sibling };
             match self.pages.link(parent.pid, parent.key, post, &guard) {
                 Ok(_) => return self.after_post(parent.pid),

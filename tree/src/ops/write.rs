@@ -28,7 +28,11 @@ pub(crate) struct Changed<T> {
 
 impl Core {
     /// Calls `read` with the value of `key`, which lies in page memory.
-    pub(crate) fn get_with<T>(&self, key: &[u8], read: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, Failure> {
+    pub(crate) fn get_with<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<&[u8]>) -> T,
+    ) -> Result<T, Failure> {
         let guard = pin();
         loop {
             let leaf = self.leaf(key, &guard)?;
@@ -145,7 +149,9 @@ pub(super) fn failure_of<A>(error: PageError<A>) -> Failure {
     match error {
         PageError::Io(failure) | PageError::Corruption { what: failure, .. } => failure,
         PageError::Unsupported(what) => Failure::Unsupported { what },
-        PageError::ReportableBug(what) => Failure::Unsupported { what: format!("please report this: {what}") },
+        PageError::ReportableBug(what) => {
+            Failure::Unsupported { what: format!("please report this: {what}") }
+        }
         _ => Failure::Misuse { what: "a lost race where none can be" },
     }
 }
