@@ -64,14 +64,9 @@ mod epoch {
         }
 
         /// Hands this thread's deferred work to the collector and runs what is due.
+        #[cfg(test)]
         pub(crate) fn flush(&self) {
             self.0.flush();
-        }
-
-        /// Lets go of everything seen so far without giving up the pin; for long scans.
-        #[allow(dead_code)]
-        pub(crate) fn repin(&mut self) {
-            self.0.repin();
         }
     }
 
@@ -102,16 +97,10 @@ mod leaking {
         {
             std::mem::forget(work);
         }
-
-        /// Does nothing.
-        pub(crate) fn flush(&self) {}
-
-        /// Does nothing.
-        #[allow(dead_code)]
-        pub(crate) fn repin(&mut self) {}
     }
 }
 
+#[cfg(all(test, not(loom)))]
 impl Guard {
     /// Drops `owner` once every guard that lives now is gone, on any thread.
     ///

@@ -54,6 +54,7 @@ impl Batch {
     }
 
     /// What the batch does to `key`, if anything: `Some(None)` is a removal.
+    #[cfg(test)]
     pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&IVec>> {
         self.writes.get(key).map(Option::as_ref)
     }

@@ -25,6 +25,9 @@ pub(crate) enum Resident<'g, P> {
     Chain(Word<P>, &'g Node<P>),
 }
 
+/// A folded page: its new word, and the one node behind it.
+pub(crate) type Folded<'g, P> = (Word<P>, &'g Node<P>);
+
 impl<M: Materializer> Cache<M> {
     /// The page, fetched if need be.
     #[inline]
@@ -191,7 +194,7 @@ impl<M: Materializer> Cache<M> {
         word: Word<M::PageFrag>,
         top: &'g Node<M::PageFrag>,
         guard: &'g Guard,
-    ) -> Option<(Word<M::PageFrag>, &'g Node<M::PageFrag>)> {
+    ) -> Option<Folded<'g, M::PageFrag>> {
         if matches!(top.body, Body::Base(_)) && top.depth == 1 && matches!(top.stamp, Stamp::At(_)) {
             return Some((word, top));
         }

@@ -112,13 +112,6 @@ fn ascend(source: &mut Source<'_>, last: Option<u64>, what: &str) -> Result<u64,
 }
 
 impl Entry {
-    /// How often the page had changed.
-    pub(crate) fn seq(&self) -> PageSeq {
-        match self {
-            Entry::Present { seq, .. } | Entry::Free { seq } => *seq,
-        }
-    }
-
     fn encode(&self, out: &mut Vec<u8>) {
         let (seq, parts) = match self {
             Entry::Present { seq, parts } => (*seq, parts.as_slice()),

@@ -92,6 +92,7 @@ impl Geometry {
     }
 
     /// The first LSN of a new log; positions below it are never used.
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn first_lsn(&self) -> Lsn {
         self.segment_bytes as Lsn
     }
@@ -107,7 +108,7 @@ pub(crate) trait Host: Send + Sync {
     fn truncate(&self) -> Result<(), Failure>;
 }
 
-/// Where a log goes on: from [`tail::Tail::position`], or [`Position::fresh`].
+/// Where a log goes on: from [`tail::Tail::position`], or a superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     /// Everything below is not needed, where the tail was read from.
@@ -124,6 +125,7 @@ pub(crate) struct Position {
 
 impl Position {
     /// The position of a log that was never written.
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn fresh(geometry: &Geometry) -> Position {
         let first = geometry.first_lsn();
         Position { from: first, end: first, slots: 0, live: Vec::new(), exists: false }
@@ -314,6 +316,7 @@ impl Log {
     }
 
     /// `Err(Poisoned)` once a write or sync has failed.
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn poisoned(&self) -> Result<(), Failure> {
         self.poison.check()
     }

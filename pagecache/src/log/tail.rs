@@ -104,11 +104,6 @@ impl Tail {
         self.end
     }
 
-    /// The segments, in LSN order.
-    pub(crate) fn segments(&self) -> &[TailSegment] {
-        &self.segments
-    }
-
     /// Every record, in LSN order.
     pub(crate) fn records(&self) -> impl Iterator<Item = TailRecord<'_>> {
         self.segments.iter().flat_map(TailSegment::records)

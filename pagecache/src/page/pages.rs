@@ -112,12 +112,6 @@ impl<P: Send + Sync + 'static> Pages<P> {
         }
     }
 
-    /// True if some page may be dirty.
-    pub(crate) fn any_dirty(&self) -> bool {
-        let words = self.bound().div_ceil(PAGES_PER_WORD);
-        (0..words).any(|index| self.dirty.get(index).is_some_and(|word| word.0.load(Ordering::SeqCst) != 0))
-    }
-
     /// Recovery: ids below `bound` exist from now on; those not restored are Free with number 0.
     pub(crate) fn restore_bound(&self, bound: PageId) -> Result<(), Failure> {
         for pid in 0..bound {

@@ -22,10 +22,12 @@ impl Frame {
         self.header.kind
     }
 
+    #[cfg(test)]
     pub(crate) fn pid(&self) -> u64 {
         self.header.pid
     }
 
+    #[cfg(test)]
     pub(crate) fn seq(&self) -> PageSeq {
         self.header.seq
     }

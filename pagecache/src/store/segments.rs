@@ -189,6 +189,7 @@ impl Segments {
 
     /// Segments with live bytes, ascending, and how many: what a directory lists. Call it under the
     /// lock that orders map changes, or the counts belong to no prefix.
+    #[cfg(test)]
     pub(crate) fn live_table(&self) -> Vec<(u32, u32)> {
         let table = self.table.lock();
         let listed = table.list.iter().zip(0..).filter(|(segment, _)| segment.live_bytes > 0);

@@ -125,6 +125,7 @@ impl Publisher {
     }
 
     /// The superblock published last.
+    #[cfg(test)]
     pub(crate) fn newest(&self) -> &Superblock {
         &self.newest
     }

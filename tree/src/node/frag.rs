@@ -166,6 +166,7 @@ impl Frag {
     }
 
     /// The node, if this is one.
+    #[cfg(test)]
     pub(crate) fn node(&self) -> Option<&Node> {
         match self {
             Frag::Node(node) => Some(node),

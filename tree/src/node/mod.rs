@@ -43,7 +43,7 @@ pub(crate) use self::{
     frag::Frag,
     merge::{merge, try_merge},
     ops::{Change, Ops, Tally},
-    split::{Split, separator},
+    split::Split,
 };
 
 /// Longest key, in bytes: lengths are stored in 16 bits.
@@ -75,11 +75,6 @@ pub(crate) struct KeyParts<'a> {
 }
 
 impl KeyParts<'_> {
-    /// Bytes of the key.
-    pub(crate) fn len(&self) -> usize {
-        self.prefix.len() + self.suffix.len()
-    }
-
     /// Replaces what is in `key` by this key.
     pub(crate) fn copy_into(&self, key: &mut Vec<u8>) {
         key.clear();
@@ -246,6 +241,7 @@ impl Node {
     }
 
     /// Keys and values from record `from` on, in order.
+    #[cfg(test)]
     pub(crate) fn records(
         &self,
         from: usize,

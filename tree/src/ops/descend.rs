@@ -58,8 +58,7 @@ impl Core {
         let mut unposted = None;
         for _ in 0..DESCENTS_MAX {
             let mut pid = self.root;
-            loop {
-                let View::Page(page) = self.pages.view(pid, guard)? else { break };
+            while let View::Page(page) = self.pages.view(pid, guard)? {
                 let next = match page.settled() {
                     Some(Frag::Node(node)) => self.step_settled(node, key),
                     Some(other) => return Err(self.not_a_node(pid, other)),

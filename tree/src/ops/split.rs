@@ -98,7 +98,7 @@ impl Core {
         }
         let appends = node.high().is_none()
             && match hint {
-                Some(key) => node.search(key).map_or_else(|at| at, |at| at) + 1 >= node.len(),
+                Some(key) => node.search(key).unwrap_or_else(|at| at) + 1 >= node.len(),
                 None => true,
             };
         if appends { node.split_point_full(bytes_max) } else { node.split_point(false) }

@@ -77,7 +77,7 @@ impl Core {
         loop {
             count += leaf.len();
             let Some(high) = leaf.high() else { return Ok(count) };
-            leaf = self.leaf_at(&high.to_vec())?;
+            leaf = self.leaf_at(high)?;
             self.pages.keep_within_capacity();
         }
     }

@@ -138,7 +138,7 @@ impl Core {
             return self.split(pid, None);
         }
         if found.node.is_leaf() && found.node.is_empty() && pid != self.root {
-            return self.join_empty(&found.node.low().to_vec());
+            return self.join_empty(found.node.low());
         }
         Ok(())
     }

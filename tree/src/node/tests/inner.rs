@@ -27,7 +27,7 @@ fn check(node: &Node, children: &Children, probes: &[Vec<u8>], what: &str) {
     for (i, (low, pid)) in children.iter().enumerate() {
         assert_eq!(node.child(i), *pid, "{what}");
         assert_eq!(node.child_low(i).to_vec(), *low, "{what}");
-        assert_eq!(node.child_low(i).len(), low.len(), "{what}");
+        assert_eq!(node.child_low(i).to_vec().len(), low.len(), "{what}");
     }
     for probe in probes.iter().filter(|probe| node.covers(probe)) {
         let want = children.range(..=probe.clone()).next_back().unwrap().1;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pagecache::mem::PageMemory;
 
 use super::{
-    super::{Frag, Node, separator, try_merge},
+    super::{Frag, Node, split::separator, try_merge},
     build::{contents, leaf},
     random::{KEYS, Random, VALUES},
 };
