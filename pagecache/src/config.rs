@@ -156,8 +156,8 @@ impl ConfigBuilder {
                 flush_every: Some(Duration::from_millis(500)),
                 page_consolidation_threshold: 5,
                 block_bytes: 4096,
-                log_segment_bytes: 1 << 20,
-                log_buffers: 8,
+                log_segment_bytes: 2 << 20,
+                log_buffers: 4,
                 log_capacity: 128 << 20,
                 checkpoint_every_bytes: 24 << 20,
                 store_segment_bytes: 1 << 20,
@@ -233,7 +233,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes of a log segment, which bounds the size of one batch. Default: 1 MiB. Fixed when the
+    /// Bytes of a log segment, which bounds the size of one batch. Default: 2 MiB. Fixed when the
     /// store is made.
     #[must_use]
     pub fn log_segment_bytes(mut self, bytes: usize) -> ConfigBuilder {
@@ -241,7 +241,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Buffers between writers and the log, each of one log segment at most. Default: 8.
+    /// Buffers between writers and the log, each of one log segment at most. Default: 4.
     #[must_use]
     pub fn log_buffers(mut self, buffers: usize) -> ConfigBuilder {
         self.settings.log_buffers = buffers;

@@ -7,4 +7,5 @@ mod first_write;
 mod kill;
 mod model;
 mod pages;
+mod sizes;
 mod tidy;

@@ -7,7 +7,7 @@ use crate::{
     IVec,
     batch::Batch,
     node::{Change, Frag, Ops, Tally, reach},
-    ops::descend::visible,
+    ops::{BATCH_PART, RECORD_PART, descend::visible},
 };
 
 /// Changes of one leaf by a batch that may stay unfolded.
@@ -29,8 +29,13 @@ impl Core {
 
     /// Installs in key order, which is the order of low fences (TREE-4), and commits.
     fn install(&self, writes: &[(&IVec, Option<&IVec>)], touched: &mut Vec<PageId>) -> Result<Lsn, Failure> {
-        let bytes: usize =
-            writes.iter().map(|(key, value)| key.len() + value.map_or(0, |value| value.len())).sum();
+        let mut bytes = 0;
+        for (key, value) in writes {
+            let record = key.len() + value.map_or(0, |value| value.len());
+            self.check_size("key and value", record, RECORD_PART)?;
+            bytes += record;
+        }
+        self.check_size("batch", bytes, BATCH_PART)?;
         let mut batch = self.pages.begin_batch(Admission { log: bytes, ..Admission::default() })?;
         let mut rest = writes;
         while let Some((first, _)) = rest.first() {

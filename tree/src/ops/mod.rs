@@ -31,6 +31,10 @@ use crate::{
 pub(crate) const LEAF_BYTES_MAX: usize = 8 << 10;
 /// Bytes above which an inner node is split.
 const INNER_BYTES_MAX: usize = 8 << 10;
+/// A record of the tree may take this part of a log record.
+const RECORD_PART: usize = 4;
+/// A batch may take this part of a log record.
+const BATCH_PART: usize = 2;
 /// Fragments above which a reader folds a leaf in memory.
 const READ_DEPTH_MAX: usize = 3;
 /// Descents from the root before a tree that does not fit together counts as damaged.
@@ -55,6 +59,17 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn memory(&self) -> &PageMemory {
         self.pages.materializer().memory()
+    }
+
+    /// Refuses what would make a split that no log record holds: a value above a quarter of a record,
+    /// a batch above half of one. A root that is a leaf moves all it holds when it splits.
+    fn check_size(&self, what: &'static str, bytes: usize, part: usize) -> Result<(), Failure> {
+        let limit = self.pages.batch_bytes_max() / part;
+        if bytes <= limit {
+            return Ok(());
+        }
+        let remedy = "split it, or make the database with larger log segments";
+        Err(Failure::TooLarge { what, bytes: bytes as u64, limit: limit as u64, remedy })
     }
 
     fn bytes_max(&self, node: &Node) -> usize {

@@ -101,6 +101,10 @@ impl Core {
                 Some(key) => node.search(key).unwrap_or_else(|at| at) + 1 >= node.len(),
                 None => true,
             };
+        if node.bytes().len() > self.pages.batch_bytes_max() {
+            // Only the right part is logged: as little as can be, again and again.
+            return node.split_point(true);
+        }
         if appends { node.split_point_full(bytes_max) } else { node.split_point(false) }
     }
 

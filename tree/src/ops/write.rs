@@ -1,9 +1,9 @@
 //! Changing one key, and reading one.
 
-use pagecache::{Error as PageError, Failure, Guard, Lsn, PageId, PagePtr, pin};
+use pagecache::{Error as PageError, Failure, Lsn, PageId, PagePtr, pin};
 
 use super::{
-    Core, READ_DEPTH_MAX,
+    Core, READ_DEPTH_MAX, RECORD_PART,
     descend::{LeafPage, visible},
 };
 use crate::node::{Change, Find, Frag, Ops, Tally, find};
@@ -78,6 +78,8 @@ impl Core {
                 Decision::Put(value) => (Change::Put(value), i64::from(old.is_none())),
                 Decision::Remove => (Change::Del, -i64::from(old.is_some())),
             };
+            let bytes = key.len() + change.value().map_or(0, <[u8]>::len);
+            self.check_size("key and value", bytes, RECORD_PART)?;
             let tally = Tally { tree: self.id, diff };
             let ops = match change {
                 Change::Put(value) => Ops::put(self.memory(), tally, key, value),
@@ -87,7 +89,11 @@ impl Core {
             match self.pages.link(leaf.pid, leaf.page.key(), Frag::Ops(ops), &guard) {
                 Ok(page) => {
                     let lsn = page.changed_at();
-                    self.after_change(&leaf, &page, key, &guard)?;
+                    self.after_change(&leaf, &page, key)?;
+                    if bytes > self.leaf_bytes_max / 2 {
+                        // Large ones are not let pile up: the leaf must fit a record when it splits.
+                        self.optional(self.tidy(leaf.pid))?;
+                    }
                     return Ok(Changed { seen, lsn: Some(lsn) });
                 }
                 Err(PageError::CasFailed(_)) => {}
@@ -98,13 +104,7 @@ impl Core {
 
     /// Keeps the shape after a change of a leaf. The change itself has happened: what fails here is
     /// told by the next call that meets it, so only damage is reported.
-    fn after_change(
-        &self,
-        leaf: &LeafPage<'_>,
-        page: &PagePtr<'_, Frag>,
-        key: &[u8],
-        guard: &Guard,
-    ) -> Result<(), Failure> {
+    fn after_change(&self, leaf: &LeafPage<'_>, page: &PagePtr<'_, Frag>, key: &[u8]) -> Result<(), Failure> {
         if let Some(unposted) = &leaf.unposted {
             self.optional(self.post(unposted.level, &unposted.separator))?;
         }
@@ -114,9 +114,7 @@ impl Core {
                 self.optional(self.split(leaf.pid, Some(key)))
             }
             Some(Frag::Node(node)) if node.is_empty() && leaf.pid != self.root => {
-                let low = node.low().to_vec();
-                let _ = guard;
-                self.optional(self.join_empty(&low))
+                self.optional(self.join_empty(node.low()))
             }
             _ => Ok(()),
         }

@@ -1,0 +1,52 @@
+//! Large keys, values and batches: what fits is kept, what does not is refused before anything happens.
+
+use tree::{Batch, Config, Error};
+
+#[test]
+fn values_up_to_the_limit_pile_up_in_one_leaf_and_every_split_fits_a_record() {
+    let db = Config::new().temporary(true).open().unwrap();
+    let value = |n: u8, len: usize| vec![n; len];
+    let limit = largest(&db);
+    for round in 0..3 {
+        for n in 0..12_u8 {
+            db.insert([b'k', n], value(n + round, limit - 2 - usize::from(n))).unwrap();
+        }
+    }
+    let mut batch = Batch::default();
+    for n in 0..4_u8 {
+        batch.insert(&[b'a', n], value(n, limit / 3));
+    }
+    db.apply_batch(batch).unwrap();
+    assert_eq!(db.len(), 16);
+    for n in 0..12_u8 {
+        let got = db.get([b'k', n]).unwrap().unwrap();
+        assert!(got == value(n + 2, limit - 2 - usize::from(n)), "value {n}");
+    }
+    let pages = db.stats().pages();
+    assert!(pages >= 12, "{pages} pages: large values did not part");
+}
+
+/// The largest record that is taken, told by the error of one that is not.
+fn largest(db: &tree::Db) -> usize {
+    match db.insert("k", vec![0; 8 << 20]) {
+        Err(Error::TooLarge { limit, .. }) => usize::try_from(limit).unwrap(),
+        other => panic!("8 MiB in one value: {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_too_large_is_refused_by_name_and_nothing_has_happened() {
+    let db = Config::new().temporary(true).open().unwrap();
+    let limit = largest(&db);
+    assert!(matches!(db.insert("k", vec![0; limit]), Err(Error::TooLarge { .. })));
+    db.insert("k", vec![0; limit - 1]).unwrap();
+    let mut batch = Batch::default();
+    for n in 0..3_u8 {
+        batch.insert(&[n], vec![0; limit - 1]);
+    }
+    let refused = db.apply_batch(batch);
+    assert!(matches!(refused, Err(Error::TooLarge { what: "batch", .. })), "{refused:?}");
+    assert_eq!(db.len(), 1);
+    assert!(db.insert(vec![7; 70_000], "v").is_err(), "a key above 64 KiB");
+    assert_eq!(db.len(), 1);
+}
