@@ -138,6 +138,28 @@ fn each_way_of_failing_to_sync_loses_bytes_in_its_own_way() {
     }
 }
 
+/// The older bytes came back after a crash that kept everything: they were put down last, over bytes
+/// that a later sync had made durable.
+#[test]
+fn bytes_that_a_failed_sync_forgot_never_follow_newer_durable_ones() {
+    let disk = disk_with_log(&[b'o'; 1536]);
+    disk.set_faults(FaultPlan::new().fault(Fault::once(1).on(Operation::Sync)));
+    disk.write_at(LOG, 0, &[b'f'; 1536]).unwrap();
+    disk.sync(LOG, SyncReason::Commit).unwrap_err();
+    disk.write_at(LOG, 512, &[b'n'; 512]).unwrap();
+    disk.sync(LOG, SyncReason::Commit).unwrap();
+    for (chooser, around) in [(Chooser::none(), b'o'), (Chooser::all(), b'f')] {
+        let bytes = after(&disk, chooser).unwrap();
+        assert_eq!((bytes[0], bytes[511], bytes[1024]), (around, around, around));
+        assert_eq!(&bytes[512..1024], &[b'n'; 512]);
+    }
+    disk.set_len(LOG, 100).unwrap();
+    disk.set_len(LOG, 1536).unwrap();
+    disk.sync(LOG, SyncReason::Commit).unwrap();
+    let bytes = after(&disk, Chooser::all()).unwrap();
+    assert_eq!(bytes[1024..], [0; 512], "cut off since");
+}
+
 #[test]
 fn a_late_sync_error_follows_the_file_to_its_new_name() {
     let disk = disk_with_log(b"old");

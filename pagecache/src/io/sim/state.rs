@@ -95,6 +95,24 @@ pub(super) struct State {
 }
 
 impl Change {
+    /// True if it changes any of these bytes.
+    fn touches(&self, offset: u64, len: usize) -> bool {
+        match self {
+            Change::Length { from, to } => to < from && *to < offset + len as u64,
+            Change::Write { offset: at, bytes } => {
+                *at < offset + len as u64 && offset < at + bytes.len() as u64
+            }
+        }
+    }
+
+    /// True if a file of only `len` bytes could not show it.
+    fn needs_length(&self, len: u64) -> bool {
+        match self {
+            Change::Length { .. } => true,
+            Change::Write { offset, bytes } => offset + bytes.len() as u64 > len,
+        }
+    }
+
     fn units(&self) -> usize {
         match self {
             Change::Length { .. } => 1,
@@ -105,12 +123,23 @@ impl Change {
 
 impl File {
     fn write(&mut self, offset: u64, bytes: &Arc<[u8]>) {
-        let (from, to) = (self.visible.len(), offset + bytes.len() as u64);
+        // Bytes behind a length that a failed sync forgot bring that length along.
+        let (from, to) = (self.coming_len(), offset + bytes.len() as u64);
         if to > from {
             self.push(Change::Length { from, to });
         }
         self.visible.write(offset, bytes);
         self.push(Change::Write { offset, bytes: Arc::clone(bytes) });
+    }
+
+    /// The length that the next sync makes durable.
+    fn coming_len(&self) -> u64 {
+        let coming = self.pending.iter().rev().filter(|pending| !pending.stuck);
+        let mut lengths = coming.filter_map(|pending| match pending.change {
+            Change::Length { to, .. } => Some(to),
+            Change::Write { .. } => None,
+        });
+        lengths.next().unwrap_or_else(|| self.durable.len())
     }
 
     fn set_len(&mut self, to: u64) {
@@ -130,7 +159,7 @@ impl File {
             SyncOutcome::Nothing => {}
             SyncOutcome::Durable => {
                 self.durable = self.landed(&mut |pending| !pending.stuck).finish(None, &[]);
-                self.pending.retain(|pending| pending.stuck);
+                self.pending = self.still_stuck();
             }
             SyncOutcome::Reverted => {
                 self.pending.clear();
@@ -138,6 +167,29 @@ impl File {
             }
             SyncOutcome::Forgotten => self.pending.iter_mut().for_each(|pending| pending.stuck = true),
         }
+    }
+
+    /// What failed syncs have forgotten and no later change has taken the place of. A change that has
+    /// become durable is never followed by an older one of the same bytes.
+    fn still_stuck(&self) -> Vec<Pending> {
+        let mut still = Vec::new();
+        for (at, pending) in self.pending.iter().enumerate().filter(|(_, pending)| pending.stuck) {
+            let later: Vec<&Change> =
+                self.pending[at..].iter().filter(|later| !later.stuck).map(|later| &later.change).collect();
+            match &pending.change {
+                Change::Length { to, .. } if later.iter().any(|later| later.needs_length(*to)) => {}
+                Change::Length { .. } => still.push(pending.clone()),
+                Change::Write { offset, bytes } => {
+                    let left = sectors(*offset, bytes)
+                        .filter(|(at, part)| !later.iter().any(|later| later.touches(*at, part.len())));
+                    still.extend(left.map(|(at, part)| Pending {
+                        change: Change::Write { offset: at, bytes: Arc::from(part) },
+                        stuck: true,
+                    }));
+                }
+            }
+        }
+        still
     }
 
     /// The durable bytes with those pending units put on that `keep` says yes to, asked unit by unit.
@@ -193,6 +245,22 @@ impl NameChange {
         }
     }
 
+    /// The name that it sets.
+    fn name(self) -> FileId {
+        match self {
+            NameChange::Create { name, .. } | NameChange::Remove { name } => name,
+            NameChange::Rename { to, .. } => to,
+        }
+    }
+
+    /// Every name that it changes.
+    fn names(self) -> [Option<FileId>; 2] {
+        match self {
+            NameChange::Rename { from, to, .. } => [Some(from), Some(to)],
+            other => [Some(other.name()), None],
+        }
+    }
+
     fn inode(self) -> Option<Inode> {
         match self {
             NameChange::Create { inode, .. } | NameChange::Rename { inode, .. } => Some(inode),
@@ -209,6 +277,18 @@ impl NameChange {
             }
         }
     }
+}
+
+/// As [`File::still_stuck`], of names.
+fn still_stuck(pending: &[PendingName]) -> Vec<PendingName> {
+    let superseded = |at: usize, name: FileId| {
+        pending[at..].iter().any(|later| !later.stuck && later.change.names().contains(&Some(name)))
+    };
+    let stuck = pending
+        .iter()
+        .enumerate()
+        .filter(|(at, pending)| pending.stuck && !superseded(*at, pending.change.name()));
+    stuck.map(|(_, pending)| pending.clone()).collect()
 }
 
 impl State {
@@ -304,7 +384,7 @@ impl State {
                 for pending in self.pending_names.iter().filter(|pending| !pending.stuck) {
                     pending.change.apply(&mut self.durable_names);
                 }
-                self.pending_names.retain(|pending| pending.stuck);
+                self.pending_names = still_stuck(&self.pending_names);
                 self.forget_nameless();
             }
             SyncOutcome::Reverted => {
