@@ -185,13 +185,18 @@ impl Log {
         Ok(())
     }
 
-    /// A name seen at open may be in the cache only, so it is synced in any case.
+    /// A name seen at open may be in the cache only, so it is synced in any case. One that failed to
+    /// be synced must not be found again, since no later sync need make it durable.
     fn name_file(&self) -> Result<(), Failure> {
         let created = if self.exists { Ok(()) } else { self.disk.create(FileId::Log) };
         created.and_then(|()| self.disk.sync_names(SyncReason::LogName)).map_err(|source| {
+            if !self.exists {
+                // Nothing is in it. If this fails too, so may the next try to make its name durable.
+                let _ = self.disk.remove(FileId::Log);
+            }
             let path = self.disk.path(FileId::Log);
             match Failure::from_io("creating the log", path, 0, self.geometry.segment_bytes as u64, source) {
-                full @ Failure::DiskFull { .. } => full,
+                full @ Failure::DiskFull { .. } if !self.exists => full,
                 other => self.poison.set(other),
             }
         })

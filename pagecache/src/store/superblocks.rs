@@ -38,7 +38,12 @@ pub(crate) fn create(storage: &dyn Storage, superblock: &Superblock) -> Result<(
     storage.write_at(FileId::PagesNew, 0, &both).map_err(failed("writing the new store"))?;
     storage.sync(FileId::PagesNew, SyncReason::Creation).map_err(failed("syncing the new store"))?;
     storage.rename(FileId::PagesNew, FileId::Pages).map_err(failed("naming the new store"))?;
-    storage.sync_names(SyncReason::CreationName).map_err(failed("syncing the new store's name"))
+    storage.sync_names(SyncReason::CreationName).map_err(|e| {
+        // No later sync need make this name durable, so the next open must not find it: it makes the
+        // store anew. Nothing is lost if this fails too: no write was ever let in.
+        let _ = storage.remove(FileId::Pages);
+        failed("syncing the new store's name")(e)
+    })
 }
 
 /// The superblock that counts, and what each slot held.
