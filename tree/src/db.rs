@@ -171,7 +171,10 @@ fn create(pages: &Arc<Pages>, leaf_bytes_max: usize) -> Result<Core> {
     let guard = pin();
     let memory = pages.materializer().memory();
     let fresh = || pages.allocate(&guard).map_err(from_page_error);
-    let (meta, catalogue, root) = (fresh()?, fresh()?, fresh()?);
+    // Ids come in any order if an earlier try was given up, as on a full disk.
+    let mut ids = [fresh()?, fresh()?, fresh()?];
+    ids.sort_unstable();
+    let [meta, catalogue, root] = ids;
     if meta != CATALOGUE_PAGE {
         return Err(Error::ReportableBug(format!("a new database begins with page {meta}")));
     }
