@@ -3,6 +3,7 @@
 
 mod concurrent;
 mod crash;
+mod fault;
 mod first_write;
 mod kill;
 mod model;
