@@ -5,6 +5,7 @@ mod concurrent;
 mod crash;
 mod fault;
 mod first_write;
+mod flip;
 mod kill;
 mod model;
 mod pages;
