@@ -138,7 +138,7 @@ impl std::error::Error for Failure {
     }
 }
 
-/// Why a call on a [`crate::PageCache`] or [`crate::Log`] did not do what was asked.
+/// Why a call on a [`crate::PageCache`] did not do what was asked.
 ///
 /// `Actual` is the current state where a race was lost, so that the caller can try again.
 #[derive(Clone, Debug)]

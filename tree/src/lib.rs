@@ -1,6 +1,6 @@
-//! An embedded, ordered, transactional key-value store.
+//! An embedded, ordered key-value store with atomic batches.
 //!
-//! A program written for sled 0.34 compiles against this crate by changing the dependency.
+//! Calls are named and behave as sled 0.34's; what is missing of them stands in `docs/STATUS.md`.
 //!
 //! ```
 //! let db = tree::Config::new().temporary(true).open()?;
@@ -33,3 +33,8 @@ pub use error::{CompareAndSwapError, DiskPtr, Error, Result};
 pub use iter::Iter;
 pub use ivec::IVec;
 pub use pagecache::Lsn;
+
+/// The example of the README, so that it compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
