@@ -230,6 +230,14 @@ impl<'g, P> PageView<'g, P> {
         PagePtr { key: Key::Word(self.word), top: Some(self.top), changed_at: 0, pending: self.pending }
     }
 
+    /// True if no batch was pending on the page when it was looked at: what the view shows will not
+    /// change. Otherwise two looks through one view may differ.
+    #[inline]
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.pending == 0
+    }
+
     /// How many fragments stand in memory for this page.
     #[must_use]
     pub fn depth(&self) -> usize {

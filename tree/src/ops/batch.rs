@@ -42,6 +42,10 @@ impl Core {
             let guard = pin();
             let leaf = self.leaf(first, &guard)?;
             let Some(range) = reach(visible(&leaf.page)) else {
+                if !leaf.page.is_final() {
+                    // A join that was pending has taken the leaf away since.
+                    continue;
+                }
                 return Err(self.damaged(leaf.pid, "its changes stand on no node"));
             };
             let here = match range.high {

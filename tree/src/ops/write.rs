@@ -48,14 +48,18 @@ impl Core {
 
     /// The key's value in its leaf; the outer `None` says that the leaf is not its leaf any more.
     fn find_in<'g>(&self, leaf: &LeafPage<'g>, key: &[u8]) -> Result<Option<Option<&'g [u8]>>, Failure> {
+        // A batch that ended since the descent may have split or freed the leaf under the view.
+        let is_final = leaf.page.is_final();
         let found = match leaf.page.settled() {
-            Some(Frag::Node(node)) => return Ok(Some(node.get(key))),
+            Some(Frag::Node(node)) if is_final || (node.is_leaf() && node.covers(key)) => return Ok(Some(node.get(key))),
+            Some(Frag::Node(_)) => return Ok(None),
             _ => find(visible(&leaf.page), key),
         };
         match found {
             Find::Value(value) => Ok(Some(Some(value))),
             Find::Absent => Ok(Some(None)),
             Find::Right(_) | Find::Elsewhere => Ok(None),
+            Find::NeedsBase if !is_final => Ok(None),
             Find::NeedsBase => Err(self.damaged(leaf.pid, "its changes stand on no node")),
             Find::Damaged(why) => Err(self.damaged(leaf.pid, why)),
         }
