@@ -135,6 +135,12 @@ impl Stats {
         self.pages.resident_bytes as u64
     }
 
+    /// Bytes of page memory in use: pages, and what readers still hold of former ones.
+    #[must_use]
+    pub fn page_memory_bytes(&self) -> u64 {
+        self.pages.page_memory_bytes as u64
+    }
+
     /// Bytes of the log that an open after a crash would replay.
     #[must_use]
     pub fn log_tail_bytes(&self) -> u64 {

@@ -157,6 +157,11 @@ impl Checkpointer {
         superblock.salts.len() < SALTS_MAX
     }
 
+    /// True if the newest checkpoint is that of a close, and nothing was appended since.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.state.lock().superblock.clean
+    }
+
     /// Bytes of the log below this position are not needed any more.
     pub(crate) fn replay_from(&self) -> Lsn {
         self.state.lock().superblock.replay_from
