@@ -1,11 +1,19 @@
-//! What random system tests share: which seeds to run and for how long. The tests live in `suite/`.
+//! What system tests share: which seeds to run and for how long, small stores, a limit for hangs. The
+//! tests live in `suite/`.
 //!
 //! A failing test prints its seed; the variable `SEED` makes it run that one alone. Long proofs stop
 //! their random part after `PROOF_SECONDS`.
 #![forbid(unsafe_code)]
 
 pub mod crash;
+mod hooked;
+mod small;
+mod watchdog;
 pub mod world;
+
+pub use hooked::{Hook, HookedStorage};
+pub use small::{BLOCK_BYTES, LEAF_BYTES, small_pages, small_tree};
+pub use watchdog::within;
 
 use std::{
     env,

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod concurrent;
+mod counts;
 mod crash;
 mod fault;
 mod first_write;
 mod flip;
 mod kill;
+mod linear;
 mod model;
 mod pages;
 mod sizes;

@@ -1,0 +1,313 @@
+//! What the store asks of the system, counted: writes, syncs, growth and memory, for the same work
+//! every time.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use pagecache::io::{
+    CountingStorage, Counts, FileId, Operation, SyncReason,
+    sim::{SimClock, SimDisk, SimSpawner},
+};
+use tests::{HookedStorage, small_tree, within};
+use tree::{Config, Db};
+
+const HANG: Duration = Duration::from_secs(60);
+
+/// A disk that counts, and stores on it without a background of their own accord.
+struct Counted {
+    storage: Arc<CountingStorage>,
+    clock: Arc<SimClock>,
+    spawner: Arc<SimSpawner>,
+}
+
+impl Counted {
+    fn new() -> Counted {
+        let clock = Arc::new(SimClock::new());
+        Counted {
+            storage: Arc::new(CountingStorage::new(Arc::new(SimDisk::untraced()))),
+            spawner: Arc::new(SimSpawner::new(clock.clone())),
+            clock,
+        }
+    }
+
+    /// Opens a store whose background never steps.
+    fn open(&self, config: Config) -> Db {
+        let (storage, spawner, clock) = (self.storage.clone(), self.spawner.clone(), self.clock.clone());
+        config
+            .page_cache(|builder| builder.storage(storage).spawner(spawner).clock(clock))
+            .open()
+            .unwrap_or_else(|e| panic!("the store opens: {e}"))
+    }
+
+    fn snapshot(&self) -> Counts {
+        self.storage.snapshot()
+    }
+}
+
+/// Calls that change something or make it durable.
+fn mutating(counts: &Counts) -> Vec<(Operation, u64)> {
+    let calls = |operation: Operation| (operation, counts.total(operation).calls);
+    Operation::ALL
+        .into_iter()
+        .filter(|operation| operation.is_mutating())
+        .map(calls)
+        .filter(|(_, calls)| *calls > 0)
+        .collect()
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key {number:06}").into_bytes()
+}
+
+fn put(db: &Db, key: Vec<u8>, value: impl AsRef<[u8]>) {
+    db.put(key, value).map(|_| ()).unwrap_or_else(|e| panic!("a put: {e}"));
+}
+
+fn fill(db: &Db, keys: std::ops::Range<u64>) {
+    keys.for_each(|number| assert!(db.insert(key(number), vec![7; 60]).unwrap().is_none()));
+}
+
+#[test]
+fn a_lone_durable_write_into_used_segments_is_one_block_one_sync_and_no_growth() {
+    within(HANG, || {
+        const BLOCK: u64 = 4096;
+        let counted = Counted::new();
+        let db = counted.open(Config::new().page_cache(|builder| builder.log_segment_bytes(64 << 10)));
+        // Two turns through the first segments; then they are free and written.
+        for turn in 0..2 {
+            (0..2000u64).for_each(|number| put(&db, key(number % 20), [turn; 60]));
+            db.flush().unwrap();
+            db.checkpoint().unwrap();
+        }
+        for number in 0..10u64 {
+            let before = counted.snapshot();
+            let lsn = db.put(key(number), b"durable").unwrap();
+            db.wait_durable(lsn).unwrap();
+            let made = counted.snapshot() - before;
+            let log = made.tally(FileId::Log, Operation::Write);
+            // A write that begins a segment of the log puts the segment's header in front of it.
+            assert!(
+                log.calls == 1 && log.bytes == BLOCK || log.calls == 2 && log.bytes == 2 * BLOCK,
+                "{number}: {made:?}"
+            );
+            assert_eq!(made.syncs(SyncReason::Commit), 1, "{number}");
+            assert_eq!(made.syncs_total(), 1, "{number}");
+            assert_eq!(made.growth(FileId::Log) + made.growth(FileId::Pages), 0, "{number}");
+            assert_eq!(made.tally(FileId::Pages, Operation::Write).calls, 0, "{number}");
+        }
+    });
+}
+
+#[test]
+fn durable_writes_of_eight_threads_share_their_syncs() {
+    within(HANG, || {
+        const THREADS: u64 = 8;
+        const WRITES: u64 = 100;
+        let counted = Counted::new();
+        // A device that takes its time over each sync: who writes meanwhile waits for the next.
+        let slow = Arc::new(HookedStorage::new(counted.storage.clone()));
+        slow.set_hook(Some(Arc::new(|_, operation| {
+            if operation == Operation::Sync {
+                thread::sleep(Duration::from_millis(2));
+            }
+        })));
+        let db =
+            Config::new().flush_every_ms(None).page_cache(|builder| builder.storage(slow)).open().unwrap();
+        fill(&db, 0..THREADS);
+        db.flush().unwrap();
+        let before = counted.snapshot();
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let db = &db;
+                scope.spawn(move || {
+                    for write in 0..WRITES {
+                        let lsn = db.put(key(thread), write.to_le_bytes()).unwrap();
+                        db.wait_durable(lsn).unwrap();
+                    }
+                });
+            }
+        });
+        let syncs = (counted.snapshot() - before).syncs_total();
+        assert!(syncs < 2 * WRITES, "{syncs} syncs for {} durable writes", THREADS * WRITES);
+        assert!(syncs >= WRITES, "{syncs} syncs: a thread's {WRITES} writes cannot share one");
+    });
+}
+
+#[test]
+fn reading_writes_logs_and_syncs_nothing() {
+    within(HANG, || {
+        let counted = Counted::new();
+        // Far less memory than pages, so that reads evict, and changes that no image holds yet.
+        let db = counted.open(small_tree(Config::new().cache_capacity(24 << 10)));
+        fill(&db, 0..2000);
+        db.checkpoint().unwrap();
+        db.flush().unwrap();
+        // Pages that were changed and are pushed out have to go somewhere; a checkpoint has settled them.
+        let (before, stable) = (counted.snapshot(), db.durable_lsn());
+        for number in 0..2000 {
+            assert!(db.get(key(number * 7 % 2000)).unwrap().is_some());
+        }
+        assert!(db.get("absent").unwrap().is_none());
+        assert!(db.remove("absent").unwrap().is_none());
+        assert_eq!(db.iter().count(), 2000);
+        assert_eq!(db.iter().rev().count(), 2000);
+        assert_eq!(db.len(), 2000);
+        assert!(db.compare_and_swap(key(1), None::<&[u8]>, Some("x")).unwrap().is_err());
+        let made = counted.snapshot() - before;
+        assert_eq!(mutating(&made), [], "{made:?}");
+        assert!(made.total(Operation::Read).calls > 100, "the pages were not in memory");
+        db.flush().unwrap();
+        assert_eq!((mutating(&(counted.snapshot() - before)), db.durable_lsn()), (vec![], stable));
+    });
+}
+
+#[test]
+fn a_split_logs_less_than_the_leaf_that_it_splits() {
+    within(HANG, || {
+        const LEAF: u64 = 8 << 10;
+        let counted = Counted::new();
+        let db = counted.open(Config::new());
+        // In no order, so that leaves split in the middle.
+        let (mut splits, mut most) = (0, 0);
+        let mut next = db.put("0", "0").unwrap();
+        for number in 0..4000u64 {
+            let pages = db.stats().pages();
+            let lsn = db.put(key(number * 2477 % 4000), [7; 60]).unwrap();
+            let after = db.put("0", "0").unwrap();
+            if db.stats().pages() > pages {
+                splits += 1;
+                most = most.max(after - lsn);
+            }
+            assert!(next < lsn);
+            next = after;
+        }
+        assert!(splits > 20, "{splits} splits");
+        // The right part and two small records; a split of the root logs both parts.
+        assert!(most.cast_unsigned() < LEAF, "a split logged {most} bytes");
+    });
+}
+
+#[test]
+fn a_checkpoint_writes_the_pages_that_changed_and_not_the_others() {
+    within(HANG, || {
+        let counted = Counted::new();
+        let db = counted.open(small_tree(Config::new()));
+        fill(&db, 0..2000);
+        // The second one leaves out what the first one added to the log, the end of a buffer.
+        db.checkpoint().unwrap();
+        db.checkpoint().unwrap();
+        let pages = db.stats().pages();
+        let written = |change: &dyn Fn()| {
+            change();
+            let before = counted.snapshot();
+            db.checkpoint().unwrap();
+            (counted.snapshot() - before).tally(FileId::Pages, Operation::Write).bytes
+        };
+        let nothing = written(&|| ());
+        let one = written(&|| put(&db, key(1000), b"changed"));
+        let all = written(&|| (0..2000).for_each(|number| put(&db, key(number), [8; 60])));
+        let live = db.stats().pages_live_bytes();
+        assert_eq!(nothing, 0);
+        // One image, one map page with its directory, two superblocks, each in blocks.
+        assert!(one > 0 && one < live / 4, "{one} bytes for one page of {pages}, all of them {live}");
+        assert!(all > live / 2, "{all} bytes for every page, {live} alive");
+    });
+}
+
+#[test]
+fn an_idle_store_makes_no_call_though_its_background_runs() {
+    within(HANG, || {
+        let storage = Arc::new(CountingStorage::new(Arc::new(SimDisk::untraced())));
+        let disk = storage.clone();
+        let db = small_tree(Config::new().flush_every_ms(Some(20)))
+            .page_cache(|builder| builder.storage(disk))
+            .open()
+            .unwrap();
+        let idle_for = |length: Duration| {
+            let before = storage.snapshot();
+            thread::sleep(length);
+            storage.snapshot() - before
+        };
+        // The background may still be finishing what opening and writing left to do.
+        let settles = || {
+            let patience = Instant::now() + Duration::from_secs(10);
+            while idle_for(Duration::from_millis(100)) != Counts::default() {
+                assert!(Instant::now() < patience, "the store does not come to rest");
+            }
+        };
+        settles();
+        assert_eq!(idle_for(Duration::from_millis(1100)), Counts::default(), "a store that was just opened");
+        fill(&db, 0..2000);
+        settles();
+        assert_eq!(idle_for(Duration::from_millis(1100)), Counts::default(), "a store that was written to");
+        assert!(db.get(key(1)).unwrap().is_some());
+        settles();
+        assert_eq!(idle_for(Duration::from_millis(1100)), Counts::default(), "a store that was read");
+        drop(db);
+    });
+}
+
+#[test]
+fn a_held_iterator_or_value_stops_no_reclamation() {
+    within(HANG, || {
+        let counted = Counted::new();
+        let db = counted.open(small_tree(Config::new()));
+        fill(&db, 0..1000);
+        let rewrite = |byte: u8| (0..1000).for_each(|number| put(&db, key(number), [byte; 60]));
+        // Guards of other tests in this process may hold memory up for a moment.
+        let comes_down_to = |goal: u64| {
+            let patience = Instant::now() + Duration::from_secs(20);
+            loop {
+                rewrite(9);
+                db.checkpoint().unwrap();
+                let now = db.stats().page_memory_bytes();
+                if now <= goal || Instant::now() > patience {
+                    return now;
+                }
+            }
+        };
+        let before = (0..50).map(|_| comes_down_to(u64::MAX)).min().unwrap_or(0);
+        let mut iter = db.iter();
+        let first = iter.next().unwrap().unwrap();
+        let value = db.get(key(500)).unwrap().unwrap();
+        (0..50).for_each(rewrite);
+        // The leaf that the iterator is in, what was just rewritten, and no more.
+        let goal = before + before / 4;
+        let held = comes_down_to(goal);
+        assert!(held <= goal, "{held} bytes while an iterator is held, {before} before");
+        assert_eq!((&*first.0, &*value), (&key(0)[..], &[9u8; 60][..]));
+        assert_eq!(iter.count(), 999);
+    });
+}
+
+#[test]
+fn a_cleanly_closed_store_opens_and_closes_again_without_a_write() {
+    within(HANG, || {
+        let counted = Counted::new();
+        let config = || small_tree(Config::new().cache_capacity(24 << 10));
+        let db = counted.open(config());
+        fill(&db, 0..2000);
+        (0..1000).for_each(|number| drop(db.remove(key(number)).unwrap()));
+        db.close().unwrap();
+        let before = counted.snapshot();
+        let db = counted.open(config());
+        assert_eq!(db.stats().log_tail_bytes(), 0, "nothing to replay");
+        let opened = counted.snapshot() - before;
+        assert_eq!(mutating(&opened), [], "opening");
+        assert_eq!(opened.tally(FileId::Log, Operation::Read).calls, 0, "the log was read");
+        assert_eq!(db.len(), 1000);
+        assert_eq!(mutating(&(counted.snapshot() - before)), [], "reading");
+        db.close().unwrap();
+        assert_eq!(mutating(&(counted.snapshot() - before)), [], "closing after reading");
+        // A drop is a close too.
+        drop(counted.open(config()));
+        assert_eq!(mutating(&(counted.snapshot() - before)), [], "closing at once");
+        let db = counted.open(config());
+        assert_eq!(mutating(&(counted.snapshot() - before)), [], "up to the first append");
+        db.insert("first", "append").unwrap();
+        assert_ne!(mutating(&(counted.snapshot() - before)), [], "the first append publishes a salt");
+    });
+}
