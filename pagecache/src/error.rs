@@ -7,6 +7,9 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::ids::LogId;
 
+/// What exceeds its limit when the log is full.
+pub(crate) const LOG_FULL: &str = "the log's tail";
+
 /// What went wrong below the public face.
 ///
 /// Cloning is cheap; one cause may be reported to many waiters.
@@ -82,6 +85,12 @@ impl Failure {
             Failure::Poisoned { cause } => cause.is_corruption(),
             _ => false,
         }
+    }
+
+    /// True if the log had no room, because what is in it cannot be let go of yet. It may be soon.
+    #[must_use]
+    pub fn is_log_full(&self) -> bool {
+        matches!(self, Failure::TooLarge { what, .. } if *what == LOG_FULL)
     }
 
     /// Makes the failure of a system call, telling a full disk from other refusals.

@@ -11,7 +11,7 @@
 
 use super::buffer::{Asked, Claim, Place};
 use super::{Epoch, Log, held};
-use crate::error::Failure;
+use crate::error::{Failure, LOG_FULL};
 use crate::format::record::{PAD_BYTES_MIN, Seed, write_pad};
 use crate::ids::Lsn;
 use crate::io::{FileId, SyncReason};
@@ -236,7 +236,7 @@ impl Log {
             host.truncate()?;
         }
         take()?.ok_or_else(|| Failure::TooLarge {
-            what: "the log's tail",
+            what: LOG_FULL,
             bytes: u64::try_from(end - self.segments.released()).unwrap_or(0),
             limit: self.geometry.capacity_bytes,
             remedy: "end long transactions, or raise the log's capacity",

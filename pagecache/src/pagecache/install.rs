@@ -146,7 +146,13 @@ where
             Body::Free => (Kind::Free, None),
         };
         let len = frag.map_or(0, |frag| materializer.encoded_len(frag));
-        let mut reservation = self.shared.log.reserve(RecordHead { kind, pid, seq }, len)?;
+        let mut tries = 0;
+        let mut reservation = loop {
+            match self.shared.log.reserve(RecordHead { kind, pid, seq }, len) {
+                Err(failure) if self.waits_for_log(&failure, &mut tries) => {}
+                outcome => break outcome?,
+            }
+        };
         if let Some(frag) = frag {
             materializer.encode(frag, reservation.payload());
         }

@@ -10,7 +10,7 @@ mod page_ptr;
 mod read;
 mod shared;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use batch::{Admission, Batch, Verdict};
 pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
@@ -26,6 +26,11 @@ use crate::{
     page::chain::Body,
     reclaim::Guard,
 };
+
+/// How often a change that finds the log full is tried again, and the time between two tries: five
+/// seconds in all, far more than any batch takes.
+const LOG_TRIES_MAX: u32 = 5000;
+const LOG_PAUSE: Duration = Duration::from_millis(1);
 
 /// A latch-free page cache on log-structured storage.
 ///
@@ -319,6 +324,21 @@ where
     /// [`Error::Io`]; a full disk changes nothing, any other refusal poisons the store.
     pub fn checkpoint(&self) -> Result<(), ()> {
         Ok(self.shared.checkpoint()?)
+    }
+
+    /// After a failure of a change: true if it failed for want of log that others hold up, and it is
+    /// worth another try; waits a moment then. A page with a pending batch is not written back, and
+    /// what it lacks stays in the log until the batch has ended. A batch is given up before this is
+    /// called, for it may be the one.
+    #[must_use]
+    pub fn waits_for_log(&self, failure: &Failure, tries: &mut u32) -> bool {
+        // Where jobs run on the caller's own thread nobody else could end anything.
+        if !failure.is_log_full() || *tries == LOG_TRIES_MAX || self.shared.spawner.is_inline() {
+            return false;
+        }
+        *tries += 1;
+        std::thread::sleep(LOG_PAUSE);
+        true
     }
 
     /// Sizes and counts of this store.

@@ -20,7 +20,14 @@ impl Core {
     pub(crate) fn apply(&self, batch: &Batch) -> Result<Lsn, Failure> {
         let writes: Vec<(&IVec, Option<&IVec>)> = batch.iter().collect();
         let mut touched = Vec::new();
-        let lsn = self.install(&writes, &mut touched)?;
+        let mut tries = 0;
+        let lsn = loop {
+            touched.clear();
+            match self.install(&writes, &mut touched) {
+                Err(failure) if self.pages.waits_for_log(&failure, &mut tries) => {}
+                outcome => break outcome?,
+            }
+        };
         for pid in touched {
             self.optional(self.tidy(pid))?;
         }
