@@ -110,10 +110,11 @@ impl From<Fault> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage { message, .. } | Failure::Store(message) => f.write_str(message),
+            Failure::Usage { message, .. } | Failure::Store(message) | Failure::Damaged(message) => {
+                f.write_str(message)
+            }
             Failure::NoSuchKey(key) => write!(f, "no such key: {}", spelled_within(key, NAMED_COLUMNS)),
             Failure::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
-            Failure::Damaged(message) => write!(f, "the store is damaged: {message}"),
             Failure::Locked(path) => {
                 write!(f, "{} is open in another process; close it there first", shown(path))
             }

@@ -315,7 +315,7 @@ fn export_and_import_carry_any_bytes() {
     script.push_str(
         "set \"\" ''\nset \"tab\\there\" \"line\\nfeed\"\nset '#hash' '; --x'\nset größe \"\\u{1F600}\"\n",
     );
-    script.push_str(&format!("set long {}\n", "x".repeat(700_000)));
+    script.push_str(&format!("set long {}\n", "x".repeat(500_000)));
     shell.script(script).says_nothing().exits(0);
     let scan = shell.args(["db", "scan"]).exits(0).out;
     shell.args(["db", "export", "all.tsv"]).gives("").says("exported 3").exits(0);
@@ -430,4 +430,18 @@ fn paths_of_any_bytes_work() {
     shell.args([name, OsStr::new("--create"), OsStr::new("count")]).gives("0\n").exits(0);
     assert!(Path::new(&shell.folder.path().join(name)).exists());
     shell.args([OsStr::from_bytes(b"no\xFF\x1B"), OsStr::new("count")]).says(r"no\xFF\x1B").exits(3);
+}
+
+#[test]
+fn damage_is_told_by_file_and_place_with_its_own_status() {
+    let shell = Shell::new();
+    shell.script("set k v").exits(0);
+    let path = shell.path("db").join("pages");
+    let mut bytes = fs::read(&path).expect("the pages");
+    // Both superblocks.
+    for at in [20, 4096 + 20] {
+        bytes[at] ^= 1;
+    }
+    fs::write(&path, bytes).expect("the pages");
+    shell.args(["db", "get", "k"]).gives("").says("damaged at byte 0 of db/pages").exits(4);
 }
