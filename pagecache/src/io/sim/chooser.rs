@@ -10,6 +10,7 @@ use super::rng::{Rng, mix};
 pub struct Chooser {
     keep: Keep,
     garbage: Option<u64>,
+    tears: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ enum Keep {
 
 impl Chooser {
     fn new(keep: Keep) -> Chooser {
-        Chooser { keep, garbage: None }
+        Chooser { keep, garbage: None, tears: None }
     }
 
     /// Nothing that was not synced survives.
@@ -78,6 +79,13 @@ impl Chooser {
         Chooser { garbage: Some(seed), ..self }
     }
 
+    /// Lets some of the sectors that are kept be cut off in their middle: the rest of such a sector is
+    /// as it was before.
+    #[must_use]
+    pub fn with_tears(self, seed: u64) -> Chooser {
+        Chooser { tears: Some(seed), ..self }
+    }
+
     pub(super) fn is_process_crash(&self) -> bool {
         self.keep == Keep::Process
     }
@@ -101,9 +109,18 @@ impl Chooser {
 
     /// The garbage of this use, if there is to be any.
     pub(super) fn garbage(&mut self) -> Option<Rng> {
-        let seed = self.garbage.as_mut()?;
-        let rng = Rng::new(*seed);
-        *seed = mix(seed.wrapping_add(1));
-        Some(rng)
+        next(self.garbage.as_mut()?)
     }
+
+    /// The torn sectors of this use, if there are to be any.
+    pub(super) fn tears(&mut self) -> Option<Rng> {
+        next(self.tears.as_mut()?)
+    }
+}
+
+/// A generator of this use; the next use gets another.
+fn next(seed: &mut u64) -> Option<Rng> {
+    let rng = Rng::new(*seed);
+    *seed = mix(seed.wrapping_add(1));
+    Some(rng)
 }

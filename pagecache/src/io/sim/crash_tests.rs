@@ -396,3 +396,22 @@ fn garbage_may_be_what_was_removed_before() {
     });
     assert!(stale);
 }
+
+#[test]
+fn a_torn_sector_is_new_in_front_or_behind_and_old_in_the_rest() {
+    let disk = disk_with_log(&[1; 1024]);
+    disk.write_at(LOG, 0, &[2; 1024]).unwrap();
+    let mut shapes = HashMap::new();
+    for seed in 0..300 {
+        let bytes = after(&disk, Chooser::all().with_tears(seed)).unwrap();
+        for sector in bytes.chunks(512) {
+            let changes = sector.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(changes <= 1, "seed {seed}: {changes} borders in one sector");
+            *shapes.entry((sector[0], sector[511])).or_insert(0) += 1;
+        }
+    }
+    assert!([(2, 2), (2, 1), (1, 2)].iter().all(|shape| shapes[shape] > 50), "{shapes:?}");
+    assert_eq!(shapes.get(&(1, 1)), None, "what is kept leaves at least a byte");
+    let process = after(&disk, Chooser::process_crash().with_tears(1));
+    assert_eq!(process, Some(vec![2; 1024]), "the death of a process tears nothing");
+}

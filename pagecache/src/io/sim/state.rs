@@ -6,7 +6,7 @@
 //! * Changes of a state happen through [`State::apply`] alone, so a recorded list of events leads to
 //!   the same state again.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use rustix::io::Errno;
 
@@ -14,7 +14,7 @@ use super::{
     chooser::Chooser,
     contents::{Chunk, Contents},
     landing::{Landing, sectors},
-    rng::{fold, fold_bytes},
+    rng::{Rng, fold, fold_bytes},
 };
 use crate::io::{FileId, SyncReason, operation::file_index};
 
@@ -158,7 +158,7 @@ impl File {
         match outcome {
             SyncOutcome::Nothing => {}
             SyncOutcome::Durable => {
-                self.durable = self.landed(&mut |pending| !pending.stuck).finish(None, &[]);
+                self.durable = self.landed(&mut |pending| !pending.stuck, None).finish(None, &[]);
                 self.pending = self.still_stuck();
             }
             SyncOutcome::Reverted => {
@@ -192,8 +192,9 @@ impl File {
         still
     }
 
-    /// The durable bytes with those pending units put on that `keep` says yes to, asked unit by unit.
-    fn landed(&self, keep: &mut dyn FnMut(&Pending) -> bool) -> Landing {
+    /// The durable bytes with those pending units put on that `keep` says yes to, asked unit by unit;
+    /// `tears` cuts some of the sectors among them off in their middle.
+    fn landed(&self, keep: &mut dyn FnMut(&Pending) -> bool, mut tears: Option<&mut Rng>) -> Landing {
         let mut landing = Landing::new(self.durable.clone());
         for pending in &self.pending {
             match &pending.change {
@@ -205,7 +206,8 @@ impl File {
                 Change::Write { offset, bytes } => {
                     for (at, part) in sectors(*offset, bytes) {
                         if keep(pending) {
-                            landing.sector(at, part);
+                            let kept = tears.as_deref_mut().map_or(0..part.len(), |rng| torn(rng, part.len()));
+                            landing.sector(at + kept.start as u64, &part[kept]);
                         }
                     }
                 }
@@ -228,6 +230,17 @@ impl File {
             };
         }
         hash
+    }
+}
+
+/// What a power cut in the middle of a sector leaves of it: all, or its front, or its back. Where it
+/// is cut is as often near the front as anywhere, since that is where heads and checksums lie.
+fn torn(rng: &mut Rng, len: usize) -> Range<usize> {
+    let near = if rng.chance(1, 2) { len } else { len.min(128) };
+    match rng.below(3) {
+        0 => 0..1 + rng.index(near),
+        1 => rng.index(near)..len,
+        _ => 0..len,
     }
 }
 
@@ -460,8 +473,12 @@ impl State {
         }
         let mut kept = chooser.choose(self.unit_count()).into_iter();
         let mut keep = || kept.next().unwrap_or(false);
-        let landed: Vec<(Inode, Landing)> =
-            self.files.iter().map(|(inode, file)| (*inode, file.landed(&mut |_| keep()))).collect();
+        let mut tears = chooser.tears();
+        let landed: Vec<(Inode, Landing)> = self
+            .files
+            .iter()
+            .map(|(inode, file)| (*inode, file.landed(&mut |_| keep(), tears.as_mut())))
+            .collect();
         let mut names = self.durable_names;
         for pending in &self.pending_names {
             if keep() {
