@@ -10,7 +10,7 @@ use std::{
 use pagecache::io::sim::FaultPlan;
 use tests::{
     Budget,
-    crash::{Counts, Proof, Seen},
+    crash::{Counts, Proof, Seen, cut_everywhere},
     seeds,
 };
 
@@ -75,6 +75,25 @@ fn a_crash_leaves_a_prefix_with_all_that_was_durable() {
     let (seen, start) = (Seen::default(), Instant::now());
     let counts = prove(1, &Seeds::new(), &seen, || seen.distinct() >= IMAGES_MIN / 10);
     tell(&seen, start, &counts);
+}
+
+#[test]
+fn a_new_store_cut_anywhere_is_none_or_opens_and_stays_once_it_was_opened() {
+    for seed in seeds(4) {
+        let explored =
+            cut_everywhere(&FaultPlan::new(), seed).unwrap_or_else(|found| panic!("seed {seed}: {found}"));
+        assert!(explored.distinct > 40, "seed {seed}: {explored:?}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_its_history_call_by_call() {
+    for seed in seeds(20) {
+        let hash = || Proof::new(seed, FaultPlan::new(), &Seen::default()).record_hash();
+        let (once, again) = (hash(), hash());
+        assert!(once.is_ok(), "seed {seed}: {once:?}");
+        assert_eq!(once, again, "seed {seed}");
+    }
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod kill;
 mod linear;
 mod model;
 mod pages;
+mod reasons;
 mod sizes;
 mod tidy;

@@ -114,12 +114,12 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The crashes in one line.
+    /// The crashes and the problem in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         let crashes: Vec<&str> = self.crashes.iter().filter_map(|crash| crash.lines().next()).collect();
         let problem = self.problem.lines().next().unwrap_or_default();
-        format!("seed {}: {}: {problem}", self.seed, crashes.join(", then "))
+        format!("seed {}: {problem}; {}", self.seed, crashes.join(", then "))
     }
 }
 
@@ -191,6 +191,15 @@ impl<'s> Proof<'s> {
         }
     }
 
+    /// A hash over all that the history did to its disk.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong without any crash.
+    pub fn record_hash(mut self) -> Result<u64, Problem> {
+        self.history().map(|(trace, _)| trace.hash())
+    }
+
     /// The history's record, and the states it went through.
     fn history(&mut self) -> Result<(Trace, Timeline), Problem> {
         let disk = Arc::new(SimDisk::new());
@@ -218,7 +227,15 @@ impl<'s> Proof<'s> {
     }
 
     fn crash_often(&mut self, trace: &Trace, timeline: &Timeline, crashes: usize) -> Result<(), Problem> {
-        let mut positions: Vec<usize> = (0..crashes).map(|_| self.rng.index(trace.len() + 1)).collect();
+        // Half of them just before a sync, when the most is at risk.
+        let units: Vec<usize> = (0..=trace.len()).map(|position| trace.unit_count_at(position)).collect();
+        let peaks: Vec<usize> = (0..trace.len()).filter(|at| units[*at] > units[at + 1]).collect();
+        let mut positions: Vec<usize> = (0..crashes)
+            .map(|number| match self.rng.pick(&peaks) {
+                Some(peak) if number % 2 == 0 => *peak,
+                _ => self.rng.index(trace.len() + 1),
+            })
+            .collect();
         positions.sort_unstable();
         for position in positions {
             let durable = trace.marked(DURABLE, position).unwrap_or(0) as usize;
@@ -240,7 +257,7 @@ impl<'s> Proof<'s> {
         let of_process = chooser == Chooser::process_crash();
         let disk = trace.crash_at(position, &mut chooser.clone());
         let quiet = position > 0 && trace.marked(IDLE, position) != trace.marked(IDLE, position - 1);
-        let damage = if quiet && self.rng.chance(1, 3) { self.damage_slot(&disk) } else { None };
+        let damage = if quiet && self.rng.chance(1, 2) { self.damage_slot(&disk) } else { None };
         let states = &expected.states;
         let must = (*states.start() as u64) << 32 | *states.end() as u64;
         let branch = self.rng.next_u64();
@@ -268,8 +285,9 @@ impl<'s> Proof<'s> {
             7 => Chooser::only(self.rng.index(units)),
             _ => Chooser::random(seed),
         };
-        match self.rng.below(3) {
+        match self.rng.below(4) {
             0 => chooser.with_garbage(!seed),
+            1 => chooser.with_tears(!seed),
             _ => chooser,
         }
     }

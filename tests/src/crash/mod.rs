@@ -6,10 +6,12 @@
 //! newest durable one to the newest begun one ([`timeline`]). Then it is written to, and one in ten
 //! crashes again within its own recovery, and so on.
 
+mod birth;
 mod check;
 mod driver;
 mod timeline;
 
+pub use birth::cut_everywhere;
 pub use check::{Counts, Failed, Proof, Seen};
 pub use driver::{Driver, Keys, Mood, Problem, Reached};
 pub use timeline::{Map, Put, Timeline, digest};
