@@ -137,6 +137,18 @@ fn no_flipped_bit_changes_an_answer_unnoticed() {
 }
 
 #[test]
+fn a_store_that_has_lost_a_file_is_refused_or_whole() {
+    for sample in stores::all() {
+        let files: Vec<_> = sample.files().map(|(file, _)| file).collect();
+        for (turn, file) in files.into_iter().enumerate() {
+            let outcome = sample.reader().examine(&Damage::Gone { file }, turn);
+            let may_open = sample.file(file).is_empty();
+            assert!(may_open || outcome == Outcome::Refused, "{} without {file:?}: {outcome:?}", sample.name);
+        }
+    }
+}
+
+#[test]
 fn the_stores_hold_every_kind_of_record_frame_and_node() {
     let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for sample in stores::all() {

@@ -71,7 +71,7 @@ pub(crate) fn open<M: Materializer>(
 ) -> Result<Opened<M>, Failure> {
     let settings = &config.inner;
     let salts = SaltSource { seed: settings.salt_seed };
-    let was_recovered = exists(storage)?;
+    let was_recovered = exists(storage, FileId::Pages)?;
     if was_recovered && settings.create_new {
         return Err(Failure::Unsupported {
             what: format!(
@@ -86,6 +86,7 @@ pub(crate) fn open<M: Materializer>(
                 what: format!("there is no store at {}", storage.path(FileId::Pages).display()),
             });
         }
+        refuse_log_alone(storage)?;
         superblocks::create(&**storage, &first_superblock(config, salts))?;
     }
     let (superblock, slots) = superblocks::read_newest(&**storage)?;
@@ -131,10 +132,18 @@ impl<M: Materializer> Opened<M> {
     }
 }
 
-fn exists(storage: &Arc<dyn Storage>) -> Result<bool, Failure> {
-    storage
-        .exists(FileId::Pages)
-        .map_err(|e| Failure::from_io("looking for a store", storage.path(FileId::Pages), 0, 0, e))
+fn exists(storage: &Arc<dyn Storage>, file: FileId) -> Result<bool, Failure> {
+    storage.exists(file).map_err(|e| Failure::from_io("looking for a store", storage.path(file), 0, 0, e))
+}
+
+/// A log is made only after its pages have a durable name, so one without pages has lost them: a new
+/// store here would write over the last that is left of the old one.
+fn refuse_log_alone(storage: &Arc<dyn Storage>) -> Result<(), Failure> {
+    if !exists(storage, FileId::Log)? {
+        return Ok(());
+    }
+    let found = format!("the file is gone, though {} is there", storage.path(FileId::Log).display());
+    Err(Failure::Corrupt { found, path: storage.path(FileId::Pages), offset: 0 })
 }
 
 fn first_superblock(config: &Config, salts: SaltSource) -> Superblock {

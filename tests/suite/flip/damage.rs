@@ -1,9 +1,9 @@
-//! What may happen to the bytes of a store: bits flip, files are cut, sectors are lost, land in the
+//! What may happen to the bytes of a store: bits flip, files are cut or gone, sectors are lost, land in the
 //! wrong place, or keep what they held before.
 
 use std::ops::Range;
 
-use pagecache::io::{FileId, sim::SimDisk};
+use pagecache::io::{FileId, Storage, sim::SimDisk};
 
 use super::stores::Sample;
 
@@ -24,6 +24,9 @@ pub(super) enum Damage {
         file: FileId,
         len: usize,
     },
+    Gone {
+        file: FileId,
+    },
     /// Sectors that hold other bytes now, each with its offset.
     Sectors {
         what: &'static str,
@@ -40,6 +43,7 @@ impl Damage {
                 disk.damage(*file, *byte as u64, &[flipped])
             }
             Damage::Cut { file, len } => disk.damage_len(*file, *len as u64),
+            Damage::Gone { file } => disk.remove(*file),
             Damage::Sectors { sectors, .. } => {
                 sectors.iter().try_for_each(|(file, at, bytes)| disk.damage(*file, *at as u64, bytes))
             }
@@ -52,6 +56,7 @@ impl Damage {
         let ranges: Vec<_> = match self {
             Damage::Flip { file, byte, .. } => vec![(*file, *byte..*byte + 1)],
             Damage::Cut { file, len } => vec![(*file, *len..sample.file(*file).len())],
+            Damage::Gone { file } => vec![(*file, 0..sample.file(*file).len())],
             Damage::Sectors { sectors, .. } => {
                 sectors.iter().map(|(file, at, bytes)| (*file, *at..*at + bytes.len())).collect()
             }
@@ -70,11 +75,12 @@ pub(super) fn flips(sample: &Sample) -> Vec<Damage> {
     bytes.flat_map(|(file, byte)| (0..8).map(move |bit| Damage::Flip { file, byte, bit })).collect()
 }
 
-/// Every length of every file, and every sector zeroed, as it was before, or exchanged with others.
+/// Every file gone, every length of every file, and every sector zeroed, as it was before, or exchanged with others.
 pub(super) fn coarse(sample: &Sample) -> Vec<Damage> {
     let mut cases = Vec::new();
     let mut sectors = Vec::new();
     for (file, bytes) in sample.files() {
+        cases.push(Damage::Gone { file });
         cases.extend((0..bytes.len()).map(|len| Damage::Cut { file, len }));
         sectors.extend(bytes.chunks(SECTOR_BYTES).enumerate().map(|(n, now)| (file, n * SECTOR_BYTES, now)));
     }
