@@ -120,7 +120,7 @@ where
     R: Send + Sync + 'static,
 {
     shared: Arc<Shared<PM>>,
-    worker: Option<Box<dyn Worker>>,
+    worker: Option<Arc<dyn Worker>>,
 }
 
 impl<PM, P, R> fmt::Debug for PageCache<PM, P, R>
@@ -162,7 +162,8 @@ where
     /// As [`PageCache::start`].
     pub fn open(config: Config) -> std::result::Result<PageCache<PM, P, R>, Failure> {
         let shared = Shared::open(config)?;
-        let worker = background::start(&shared)?;
+        let worker: Arc<dyn Worker> = Arc::from(background::start(&shared)?);
+        shared.set_worker(worker.clone());
         Ok(PageCache { shared, worker: Some(worker) })
     }
 

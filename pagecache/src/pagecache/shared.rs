@@ -1,7 +1,7 @@
 //! What the face and the background share: the parts of an open store, and their life cycle.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     error::{Failure, Poison},
     format::frame::FrameKind,
     ids::{FragmentAddr, Lsn, PageId},
-    io::{Clock, FileStorage, Spawner, Storage, SystemClock, ThreadSpawner},
+    io::{Clock, FileStorage, Spawner, Storage, SystemClock, ThreadSpawner, Worker},
     log::{self, Log},
     materializer::Materializer,
     mem::PageMemory,
@@ -40,7 +40,8 @@ pub(crate) struct Shared<M: Materializer> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spawner: Arc<dyn Spawner>,
     pub(crate) stopping: AtomicBool,
-    pub(crate) wake: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    /// The background, to be woken when there is work before its time.
+    worker: OnceLock<Arc<dyn Worker>>,
     /// A background checkpoint was asked for and has not begun.
     pub(crate) checkpoint_wanted: AtomicBool,
     checkpoint_at: AtomicU64,
@@ -107,7 +108,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             clock: settings.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
             spawner: settings.spawner.clone().unwrap_or_else(|| Arc::new(ThreadSpawner)),
             stopping: AtomicBool::new(false),
-            wake: Mutex::new(None),
+            worker: OnceLock::new(),
             checkpoint_wanted: AtomicBool::new(false),
             checkpoint_at: AtomicU64::new(replay_from.saturating_add(every).cast_unsigned()),
             checkpoint_every: every,
@@ -118,6 +119,11 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         let host: Weak<Shared<M>> = Arc::downgrade(&shared);
         shared.log.set_host(host);
         Ok(shared)
+    }
+
+    /// Names the background; the first call counts.
+    pub(crate) fn set_worker(&self, worker: Arc<dyn Worker>) {
+        let _first_counts = self.worker.set(worker);
     }
 
     pub(crate) fn recovered_state(&self) -> Option<M::Recovery> {
@@ -144,9 +150,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     #[cold]
     fn want_checkpoint(&self) {
         if !self.checkpoint_wanted.swap(true, Ordering::Relaxed)
-            && let Some(wake) = &*self.wake.lock()
+            && let Some(worker) = self.worker.get()
         {
-            wake();
+            worker.wake();
         }
     }
 

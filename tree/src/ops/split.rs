@@ -82,6 +82,10 @@ impl Core {
             Ok(_) => batch.commit(|_| Verdict::Commit)?,
             Err(error) => {
                 drop(batch);
+                // The batch gave back what it had installed; these calls find nothing to do there.
+                for pid in [left_pid, right_pid] {
+                    let _ = self.pages.free(pid, PagePtr::allocated(), &guard);
+                }
                 return lost(error);
             }
         };

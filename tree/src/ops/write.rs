@@ -51,7 +51,9 @@ impl Core {
         // A batch that ended since the descent may have split or freed the leaf under the view.
         let is_final = leaf.page.is_final();
         let found = match leaf.page.settled() {
-            Some(Frag::Node(node)) if is_final || (node.is_leaf() && node.covers(key)) => return Ok(Some(node.get(key))),
+            Some(Frag::Node(node)) if is_final || (node.is_leaf() && node.covers(key)) => {
+                return Ok(Some(node.get(key)));
+            }
             Some(Frag::Node(_)) => return Ok(None),
             _ => find(visible(&leaf.page), key),
         };
