@@ -206,7 +206,8 @@ impl File {
                 Change::Write { offset, bytes } => {
                     for (at, part) in sectors(*offset, bytes) {
                         if keep(pending) {
-                            let kept = tears.as_deref_mut().map_or(0..part.len(), |rng| torn(rng, part.len()));
+                            let kept =
+                                tears.as_deref_mut().map_or(0..part.len(), |rng| torn(rng, part.len()));
                             landing.sector(at + kept.start as u64, &part[kept]);
                         }
                     }
