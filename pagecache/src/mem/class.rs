@@ -16,6 +16,8 @@ const SMALLEST: usize = 64;
 const EIGHTHS_FROM: usize = 128;
 const BELOW_EIGHTHS: usize = 4;
 const LARGEST: usize = 64 << 10;
+/// Blocks from here on lie in short slabs.
+const LARGE_FROM: usize = 2 << 10;
 
 /// One of the block sizes, 64 bytes to 64 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,17 +61,26 @@ impl SizeClass {
 
     /// Pages of a class's next slab, if it has `slabs` already: a class that is used little takes little.
     pub(super) fn run_pages(self, slabs: usize) -> usize {
-        let least = self.run_pages_min();
+        if self.is_large() {
+            return self.run_pages_min(16);
+        }
+        let least = self.run_pages_min(64);
         least * (slabs + 1).min(RUN_PAGES_MAX / least)
     }
 
-    /// The shortest run that loses at most a sixty-fourth at its end.
-    fn run_pages_min(self) -> usize {
+    /// Blocks of a node's size. Nodes that grow together leave a class together, so their slabs are
+    /// short: the fewer blocks a slab has, the sooner it is free for another class.
+    fn is_large(self) -> bool {
+        self.block_bytes() >= LARGE_FROM
+    }
+
+    /// The shortest run that loses at most this part of itself at its end.
+    fn run_pages_min(self, part: usize) -> usize {
         let block = self.block_bytes();
         (1..RUN_PAGES_MAX)
             .find(|pages| {
                 let run = pages * PAGE_BYTES;
-                run >= block && (run % block) * 64 <= run
+                run >= block && (run % block) * part <= run
             })
             .unwrap_or(RUN_PAGES_MAX)
     }
@@ -112,11 +123,9 @@ mod tests {
                 assert!(pages <= RUN_PAGES_MAX && pages >= before, "{class:?} with {slabs} slabs: {pages}");
                 let run = pages * PAGE_BYTES;
                 assert!(run >= class.block_bytes(), "{class:?}");
-                assert!(
-                    (run % class.block_bytes()) * 64 <= run,
-                    "{class:?} loses {}",
-                    run % class.block_bytes()
-                );
+                let part = if class.is_large() { 16 } else { 64 };
+                let lost = run % class.block_bytes();
+                assert!(lost * part <= run || pages == RUN_PAGES_MAX, "{class:?} loses {lost}");
                 before = pages;
             }
         }
