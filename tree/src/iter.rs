@@ -67,7 +67,9 @@ impl Stretch {
     fn within(leaf: Leaf, range: &Range) -> Stretch {
         let from = position(&leaf, &range.low);
         let to = range.high.as_ref().map_or(leaf.len(), |high| position(&leaf, high));
-        Stretch { leaf, from, to: to.max(from) }
+        let to = to.max(from);
+        leaf.prefetch_records(from, to);
+        Stretch { leaf, from, to }
     }
 }
 
@@ -87,7 +89,6 @@ pub struct Iter {
     front: Option<Stretch>,
     back: Option<Stretch>,
     done: bool,
-    key: Vec<u8>,
 }
 
 impl fmt::Debug for Iter {
@@ -99,7 +100,7 @@ impl fmt::Debug for Iter {
 impl Iter {
     pub(crate) fn new(core: Core, range: Range) -> Iter {
         let done = range.is_empty();
-        Iter { core, range, front: None, back: None, done, key: Vec::new() }
+        Iter { core, range, front: None, back: None, done }
     }
 
     /// The keys alone.
@@ -112,10 +113,10 @@ impl Iter {
         self.map(|entry| entry.map(|(_, value)| value))
     }
 
-    fn entry(leaf: &Leaf, at: usize, buffer: &mut Vec<u8>) -> (IVec, IVec) {
-        buffer.clear();
-        leaf.key(at, buffer);
-        (IVec::from(&buffer[..]), IVec::from(leaf.value(at)))
+    #[inline]
+    fn entry(leaf: &Leaf, at: usize) -> (IVec, IVec) {
+        let (key, value) = leaf.record(at);
+        (IVec::joined(key.prefix, key.suffix), IVec::from(value))
     }
 
     /// Takes the next leaf off the low end of what is left. False if nothing is left there.
@@ -127,7 +128,10 @@ impl Iter {
         self.core.pages.keep_within_capacity();
         let stretch = Stretch::within(leaf, &self.range);
         match stretch.leaf.high() {
-            Some(high) => self.range.low = high.to_vec(),
+            Some(high) => {
+                self.range.low.clear();
+                self.range.low.extend_from_slice(high);
+            }
             // Nothing lies beyond the last leaf.
             None => self.range.high = Some(self.range.low.clone()),
         }
@@ -154,7 +158,7 @@ impl Iter {
                 && front.from < front.to
             {
                 front.from += 1;
-                return Ok(Some(Iter::entry(&front.leaf, front.from - 1, &mut self.key)));
+                return Ok(Some(Iter::entry(&front.leaf, front.from - 1)));
             }
             if !self.load_front()? {
                 // The rest, if any, is what the other end holds.
@@ -163,7 +167,7 @@ impl Iter {
                     return Ok(None);
                 }
                 back.from += 1;
-                return Ok(Some(Iter::entry(&back.leaf, back.from - 1, &mut self.key)));
+                return Ok(Some(Iter::entry(&back.leaf, back.from - 1)));
             }
         }
     }
@@ -174,7 +178,7 @@ impl Iter {
                 && back.from < back.to
             {
                 back.to -= 1;
-                return Ok(Some(Iter::entry(&back.leaf, back.to, &mut self.key)));
+                return Ok(Some(Iter::entry(&back.leaf, back.to)));
             }
             if !self.load_back()? {
                 let Some(front) = &mut self.front else { return Ok(None) };
@@ -182,7 +186,7 @@ impl Iter {
                     return Ok(None);
                 }
                 front.to -= 1;
-                return Ok(Some(Iter::entry(&front.leaf, front.to, &mut self.key)));
+                return Ok(Some(Iter::entry(&front.leaf, front.to)));
             }
         }
     }

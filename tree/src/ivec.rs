@@ -77,6 +77,19 @@ impl IVec {
         }
     }
 
+    /// The two, one after the other.
+    #[inline]
+    pub(crate) fn joined(first: &[u8], second: &[u8]) -> Self {
+        let len = first.len() + second.len();
+        if len > INLINE_BYTES_MAX {
+            return Self(Repr::Whole([first, second].concat().into()));
+        }
+        let mut bytes = [0; INLINE_BYTES_MAX];
+        bytes[..first.len()].copy_from_slice(first);
+        bytes[first.len()..len].copy_from_slice(second);
+        Self(Repr::Inline { len: len as u8, bytes })
+    }
+
     fn copied(bytes: &[u8]) -> Self {
         if bytes.len() > INLINE_BYTES_MAX {
             return Self(Repr::Whole(Arc::from(bytes)));

@@ -60,7 +60,10 @@ impl Core {
             let mut pid = self.root;
             while let View::Page(page) = self.pages.view(pid, guard)? {
                 let next = match page.settled() {
-                    Some(Frag::Node(node)) => self.step_settled(node, key),
+                    Some(Frag::Node(node)) => {
+                        node.prefetch_front();
+                        self.step_settled(node, key)
+                    }
                     Some(other) => return Err(self.not_a_node(pid, other)),
                     None => self.step_unsettled(pid, &page, key, guard)?,
                 };

@@ -25,11 +25,10 @@ pub(super) fn contents(node: &Node) -> Map {
 fn check(node: &Node, map: &Map, probes: &[Vec<u8>], what: &str) {
     assert_eq!(node.len(), map.len(), "{what}");
     assert_eq!(&contents(node), map, "{what}");
-    let mut key = Vec::new();
     for (i, (want, value)) in map.iter().enumerate() {
-        node.key(i, &mut key);
+        let key = node.record(i).0.to_vec();
         assert_eq!(&key, want, "{what}");
-        assert_eq!(node.value(i), value, "{what}");
+        assert_eq!(node.record(i).1, value, "{what}");
         assert_eq!(node.search(want), Ok(i), "{what}");
     }
     for probe in probes {

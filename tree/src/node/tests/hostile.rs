@@ -76,7 +76,7 @@ fn use_node(memory: &PageMemory, node: &Node) {
         let key = node.key_parts(i).to_vec();
         assert!(node.covers(&key) && before.is_none_or(|before| before < key));
         assert_eq!(node.search(&key), Ok(i));
-        assert!(node.value(i).len() <= node.bytes().len());
+        assert!(node.record(i).1.len() <= node.bytes().len());
         before = Some(key);
     }
     for i in 0..node.children() {
