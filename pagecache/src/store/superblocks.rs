@@ -121,12 +121,14 @@ pub(crate) struct Publisher {
     file: PagesFile,
     slots: Slots,
     newest: Superblock,
+    /// This process has published: both slots are on the disk and not only in a cache.
+    proven: bool,
 }
 
 impl Publisher {
     /// Goes on from what [`read_newest`] returned, or from what [`create`] wrote (both slots valid).
     pub(crate) fn new(file: PagesFile, newest: Superblock, slots: Slots) -> Publisher {
-        Publisher { file, slots, newest }
+        Publisher { file, slots, newest, proven: false }
     }
 
     /// The superblock published last.
@@ -153,6 +155,7 @@ impl Publisher {
         self.write(1 - first, &block, SyncReason::SecondSuperblock)?;
         self.slots.0[1 - first] = Some(next.generation);
         self.newest = next.clone();
+        self.proven = true;
         Ok(())
     }
 
@@ -162,11 +165,12 @@ impl Publisher {
         usize::from(second < first)
     }
 
-    /// Makes sure that the newest slot is on the disk and not only in a cache, if the other is
-    /// still whole.
+    /// Makes sure that the slot which is written last is on the disk and not only in a cache, before
+    /// the other is touched. It is rewritten as it is: at most one slot that a process left behind is
+    /// not on the disk, so a torn rewrite leaves one whole, of the same or the older superblock.
     fn settle(&mut self) -> Result<(), Failure> {
         match self.slots.0 {
-            [Some(first), Some(second)] if first != second => {
+            [Some(first), Some(second)] if first != second || !self.proven => {
                 let block = self.newest.encode();
                 self.write(1 - self.older(), &block, SyncReason::FirstSuperblock)
             }
