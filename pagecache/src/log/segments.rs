@@ -102,7 +102,12 @@ impl Segments {
         match done {
             Ok(()) => extending.done(),
             // A full disk loses nothing and heals; anything else is the end of writing.
-            Err(full @ Failure::DiskFull { .. }) => return Err(full),
+            Err(full @ Failure::DiskFull { .. }) => {
+                // Half a segment would keep the room that a checkpoint may need. If the cut fails, the
+                // next try to extend writes over what is left.
+                let _ = disk.set_len(FileId::Log, slot * self.segment_bytes);
+                return Err(full);
+            }
             Err(other) => return Err(poison.set(other)),
         }
         Ok(true)
