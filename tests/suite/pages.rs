@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use pagecache::{
-    Admission, Config, ConfigBuilder, Materializer, PageCache, PagePtr, Verdict, View,
-    io::sim::{Chooser, SimClock, SimDisk, SimSpawner},
+    Admission, Config, ConfigBuilder, Error, Materializer, PageCache, PagePtr, Verdict, View,
+    io::{
+        FileId, Storage, SyncReason,
+        sim::{Chooser, SimClock, SimDisk, SimSpawner},
+    },
     pin,
 };
 
@@ -35,6 +38,10 @@ impl Materializer for Strings {
 type Pages = PageCache<Strings, String, ()>;
 
 fn open(disk: &Arc<SimDisk>) -> Pages {
+    try_open(disk).expect("the store opens")
+}
+
+fn try_open(disk: &Arc<SimDisk>) -> Result<Pages, Error<()>> {
     let clock = Arc::new(SimClock::new());
     let config = ConfigBuilder::new()
         .storage(disk.clone())
@@ -48,7 +55,7 @@ fn open(disk: &Arc<SimDisk>) -> Pages {
         .store_segment_bytes(8 << 10)
         .page_consolidation_threshold(2)
         .build();
-    Pages::start(config).expect("the store opens")
+    Pages::start(config)
 }
 
 /// A page was consolidated in memory and had no image yet when a checkpoint wrote the part of the
@@ -119,4 +126,22 @@ fn batches_alone_never_fill_the_log() {
         batch.replace(pid, key, format!("{round:500}"), &guard).unwrap();
         batch.commit(|_| Verdict::Commit).unwrap_or_else(|failure| panic!("round {round}: {failure}"));
     }
+}
+
+/// A store that was killed before its first checkpoint had lost its log, and opened as an empty one.
+/// The log's name is durable before the superblock says that there is one, so its absence is damage.
+#[test]
+fn a_store_whose_log_is_gone_is_refused_and_not_opened_as_a_new_one() {
+    let disk = Arc::new(SimDisk::new());
+    let pages = open(&disk);
+    let guard = pin();
+    let page = pages.allocate(&guard).unwrap();
+    pages.replace(page, PagePtr::allocated(), "kept".to_owned(), &guard).unwrap();
+    pages.flush().unwrap();
+    let after = Arc::new(disk.crash(&mut Chooser::all()));
+    std::mem::forget(pages);
+    after.remove(FileId::Log).unwrap();
+    after.sync_names(SyncReason::LogName).unwrap();
+    let refused = try_open(&after);
+    assert!(matches!(refused, Err(Error::Corruption { .. })), "{:?}", refused.map(|_| "it opened"));
 }

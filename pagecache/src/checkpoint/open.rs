@@ -274,6 +274,15 @@ fn read_tail(
     if superblock.clean {
         return Ok(None);
     }
+    let failed = |e| Failure::from_io("looking for the log", storage.path(FileId::Log), 0, 0, e);
+    if !storage.exists(FileId::Log).map_err(failed)? {
+        // Its name was durable before the superblock said that it was being written.
+        return Err(Failure::Corrupt {
+            found: "the log is missing, and the store was not closed".to_owned(),
+            path: storage.path(FileId::Log),
+            offset: 0,
+        });
+    }
     let geometry = log_geometry(config, superblock);
     tail::scan(&**storage, geometry, superblock.replay_from, &superblock.salts, superblock.stable).map(Some)
 }
