@@ -50,3 +50,23 @@ fn what_is_too_large_is_refused_by_name_and_nothing_has_happened() {
     assert!(db.insert(vec![7; 70_000], "v").is_err(), "a key above 64 KiB");
     assert_eq!(db.len(), 1);
 }
+
+/// A batch of a thousand records into one leaf made a leaf of many times its size, which was cut from
+/// the front: every cut logged all that was left, sixty times the batch. It is cut from the end now.
+#[test]
+fn a_batch_into_one_leaf_logs_a_few_times_its_size() {
+    let db = Config::new().temporary(true).open().unwrap();
+    let mut written = 0;
+    for round in 0..8_u32 {
+        let mut batch = Batch::default();
+        for n in 0..1000_u32 {
+            let key = (round * 1000 + n).to_be_bytes();
+            batch.insert(&key, vec![round as u8; 500]);
+            written += 504;
+        }
+        db.apply_batch(batch).unwrap();
+    }
+    let logged = db.stats().log_tail_bytes();
+    assert!(logged < 5 * written, "{logged} bytes of log for {written}");
+    assert_eq!(db.len(), 8000);
+}

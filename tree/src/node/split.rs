@@ -71,6 +71,20 @@ impl Node {
         Some(partition(first, last, |i| left_bytes(i + 1) <= bytes_max))
     }
 
+    /// The first record that goes right so that the right node is as full as `bytes_max` allows, for
+    /// nodes of many times that size: only what goes right is logged, so cutting from the end logs
+    /// each record once. `None` if there are too few to cut between.
+    pub(crate) fn split_point_end(&self, bytes_max: usize) -> Option<usize> {
+        let last = self.split_point(true)?;
+        let view = self.view();
+        let count = view.count();
+        let arrays_bytes = (view.header.records_at() - view.header.heads_at()) / count;
+        let right_bytes = |i: usize| {
+            view.header.heads_at() + (count - i) * arrays_bytes + view.start(count) - view.start(i)
+        };
+        Some(partition(1, last, |i| right_bytes(i) > bytes_max))
+    }
+
     /// Cuts before record `at`. The node itself stays: it gets a [`Frag::HalfSplit`], or a new base.
     ///
     /// # Errors

@@ -109,6 +109,9 @@ impl Core {
             // Only the right part is logged: as little as can be, again and again.
             return node.split_point(true);
         }
+        if node.bytes().len() > 2 * bytes_max {
+            return node.split_point_end(bytes_max);
+        }
         if appends { node.split_point_full(bytes_max) } else { node.split_point(false) }
     }
 
