@@ -11,7 +11,9 @@
 //! What a checkpoint does with the list is [`super::checkpoint`]'s business.
 
 mod changes;
+mod durable;
 mod evict;
+mod fold;
 mod resident;
 mod writeback;
 

@@ -1,6 +1,4 @@
-//! Bringing a page's content into memory, and folding its chain there. Nothing here writes or logs.
-
-use std::ptr;
+//! Bringing a page's content into memory. Nothing here writes or logs.
 
 use super::Cache;
 use crate::{
@@ -8,12 +6,11 @@ use crate::{
     ids::{Lsn, PageId, PageSeq},
     materializer::Materializer,
     page::{
-        cell::{Cell, Head, Image, Word},
-        chain::{ALL_DURABLE, Body, Draft, Node, Stamp, committed},
+        cell::{Cell, Head, Word},
+        chain::{ALL_DURABLE, Body, Draft, Node, Stamp},
         slot::SlotState,
     },
     reclaim::Guard,
-    store::Pin,
 };
 
 /// A page as a reader finds it: its chain stands on a base in memory, if it has content at all.
@@ -24,9 +21,6 @@ pub(crate) enum Resident<'g, P> {
     /// The whole page; the chain's oldest needed node is a base.
     Chain(Word<P>, &'g Node<P>),
 }
-
-/// A folded page: its new word, and the one node behind it.
-pub(crate) type Folded<'g, P> = (Word<P>, &'g Node<P>);
 
 impl<M: Materializer> Cache<M> {
     /// The page, fetched if need be.
@@ -139,101 +133,11 @@ impl<M: Materializer> Cache<M> {
         Node::bottom(Draft { body: Body::Base(frag), seq, stamp: Stamp::At(0), oldest: ALL_DURABLE, charge })
     }
 
-    /// Reads a page's durable form. `None` if it moved meanwhile: look again.
-    fn read_durable(
-        &self,
-        pid: PageId,
-        cell: &Cell<M::PageFrag>,
-        guard: &Guard,
-    ) -> Result<Option<M::PageFrag>, Failure> {
-        let Some((durable, image)) =
-            cell.durable(guard).and_then(|durable| Some((durable, durable.image.as_ref()?)))
-        else {
-            return match cell.head(guard).1 {
-                Head::Evicted(_) => Err(self.lost_base(pid)),
-                _ => Ok(None),
-            };
-        };
-        let pin = self.store.pin(image.base)?;
-        // The segment cannot be reused from here on; it held the page if the word still says so.
-        if !cell.durable(guard).is_some_and(|now| ptr::eq(now, durable)) {
-            return Ok(None);
-        }
-        self.decode_frame(pid, durable.seq, image, &pin).map(Some)
-    }
-
-    fn decode_frame(
-        &self,
-        pid: PageId,
-        seq: PageSeq,
-        image: &Image,
-        pin: &Pin,
-    ) -> Result<M::PageFrag, Failure> {
-        assert!(image.deltas.is_empty(), "this version writes images only");
-        let frame = self.store.read(pin, pid as u64, Some(seq))?;
-        self.materializer.decode(frame.payload()).map_err(|why| Failure::Corrupt {
-            found: format!("the image of page {pid} does not decode: {why}"),
-            path: self.store.path(),
-            offset: image.base.offset,
-        })
-    }
-
-    fn lost_base(&self, pid: PageId) -> Failure {
+    pub(super) fn lost_base(&self, pid: PageId) -> Failure {
         Failure::Corrupt {
             found: format!("page {pid} has changes and no base"),
             path: self.store.path(),
             offset: 0,
-        }
-    }
-
-    /// Folds a chain into one base in memory. `None` if the chain is not settled, is free, or was
-    /// changed meanwhile; the new word and node otherwise.
-    pub(crate) fn consolidate<'g>(
-        &self,
-        cell: &Cell<M::PageFrag>,
-        word: Word<M::PageFrag>,
-        top: &'g Node<M::PageFrag>,
-        guard: &'g Guard,
-    ) -> Option<Folded<'g, M::PageFrag>> {
-        if matches!(top.body, Body::Base(_)) && top.depth == 1 && matches!(top.stamp, Stamp::At(_)) {
-            return Some((word, top));
-        }
-        if top.is_unsettled() {
-            return None;
-        }
-        let parts = committed(top)?;
-        if !parts.has_base {
-            return None;
-        }
-        let mut frags = parts.frags;
-        frags.reverse();
-        let merged = match frags.as_slice() {
-            [only] => (*only).clone(),
-            many => self.materializer.merge(many),
-        };
-        let durable_seq = cell.durable(guard).map_or(0, |durable| durable.seq);
-        let charge = self.charge_of(Some(&merged));
-        let node = Node::bottom(Draft {
-            body: Body::Base(merged),
-            seq: top.seq,
-            stamp: Stamp::At(parts.newest),
-            oldest: top.oldest_above(durable_seq),
-            charge,
-        });
-        self.charge(charge);
-        match cell.replace(word, node, guard) {
-            Ok(installed) => {
-                self.uncharge(top.chain_charge());
-                match cell.head(guard) {
-                    // What another thread has put there since may be pending: it is not this fold.
-                    (now, Head::Chain(node)) if now == installed => Some((now, node)),
-                    _ => None,
-                }
-            }
-            Err(_) => {
-                self.uncharge(charge);
-                None
-            }
         }
     }
 }

@@ -1,19 +1,24 @@
-//! Writing pages back to the `pages` file: images of changed pages, and moves of unchanged ones.
+//! Writing pages back to the `pages` file: what changed of them, or all of them, and moves of unchanged
+//! ones.
 //!
-//! A page is written under its claim. Its image holds exactly the fragments up to some sequence
+//! A page is written under its claim: as a delta-page with the changes that its durable form lacks, while
+//! these are few and known one by one, else as an image. What is written holds exactly the fragments up to some sequence
 //! number; changes that arrive meanwhile stay in the chain above that number and keep the page dirty.
 //! No guard is held while the file is written, so that memory is reclaimed meanwhile.
 //! Nothing is synced here: until a checkpoint publishes the new places, recovery uses the old ones.
 
-use super::Cache;
+use super::{Cache, Resident, fold::delta_bytes_max};
 use crate::{
     error::Failure,
-    format::frame::FrameKind,
+    format::{
+        delta,
+        frame::{FRAME_HEADER_BYTES, FrameKind},
+    },
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
     materializer::Materializer,
     page::{
         cell::{Cell, Claim, Durable, Head, Image, Word},
-        chain::{ALL_DURABLE, committed},
+        chain::{ALL_DURABLE, Node, changes_above, committed},
     },
     reclaim::{Guard, pin},
     store::{Batch, Purpose, WrittenFrame},
@@ -31,14 +36,31 @@ pub(crate) struct WrittenBack {
     pub(crate) skipped: Vec<PageId>,
 }
 
-/// A page whose image is on its way to the file.
+/// A page whose new form is on its way to the file.
 struct Written<'c, P> {
     pid: PageId,
     claim: Claim<'c, P>,
     seq: PageSeq,
     newest: Lsn,
-    /// The word of a Free node that turns into a plain Free word; there is no image then.
-    free: Option<Word<P>>,
+    form: Form<P>,
+}
+
+/// What was written of a page.
+enum Form<P> {
+    /// The whole page.
+    Image,
+    /// What its durable form lacked.
+    Delta,
+    /// Again what lay at this address.
+    Moved(FragmentAddr),
+    /// Nothing: the page is gone. The word is that of its Free node, which turns into a plain Free word.
+    Free(Word<P>),
+}
+
+/// The parts that a new one joins. The page's claim is held, so they are still the ones that it was
+/// made for.
+fn image_below<P>(cell: &Cell<P>, guard: &Guard) -> Option<Image> {
+    cell.durable(guard).and_then(|durable| durable.image.clone())
 }
 
 impl<M: Materializer> Cache<M> {
@@ -70,20 +92,54 @@ impl<M: Materializer> Cache<M> {
     ) -> Result<Outcome<'c, M::PageFrag>, Failure> {
         let cell = self.pages.cell(pid).expect("dirty pages are below the bound");
         let Some(claim) = cell.claim() else { return Ok(Outcome::Later) };
-        // A chain over an evicted base is made whole first.
-        self.resident(pid, guard)?;
         let (word, head) = cell.head(guard);
         let Head::Chain(top) = head else { return Ok(Outcome::Clean) };
-        let durable_seq = cell.durable(guard).map_or(0, |durable| durable.seq);
+        let durable = cell.durable(guard);
         if top.is_unsettled() {
             return Ok(Outcome::Later);
         }
-        if top.oldest_above(durable_seq) == ALL_DURABLE {
+        if top.oldest_above(durable.map_or(0, |durable| durable.seq)) == ALL_DURABLE {
             return Ok(Outcome::Clean);
         }
-        if committed(top).is_none() {
+        let Some(parts) = committed(top) else {
             let (seq, newest) = (top.seq, top.last_lsn());
-            return Ok(Outcome::Written(Written { pid, claim, seq, newest, free: Some(word) }));
+            return Ok(Outcome::Written(Written { pid, claim, seq, newest, form: Form::Free(word) }));
+        };
+        if let Some(payload) = durable.and_then(|durable| self.delta_page(top, durable)) {
+            let (seq, newest) = (top.seq, parts.newest);
+            let fill = |out: &mut [u8]| out.copy_from_slice(&payload);
+            batch.push(pid as u64, seq, FrameKind::DeltaPage, payload.len(), fill)?;
+            return Ok(Outcome::Written(Written { pid, claim, seq, newest, form: Form::Delta }));
+        }
+        self.write_image(pid, claim, batch, guard)
+    }
+
+    /// What of the page its durable form lacks, if that is known one by one and little.
+    fn delta_page(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<Vec<u8>> {
+        let bytes_max = delta_bytes_max(durable)?;
+        let changes = changes_above(top, durable.seq)?;
+        let mut payload = delta::begin(durable.seq);
+        for (_, frag) in &changes {
+            let len = self.materializer.encoded_len(frag);
+            if FRAME_HEADER_BYTES + payload.len() + len > bytes_max {
+                return None;
+            }
+            delta::put(&mut payload, len, |out| self.materializer.encode(frag, out));
+        }
+        (!changes.is_empty()).then_some(payload)
+    }
+
+    fn write_image<'c>(
+        &'c self,
+        pid: PageId,
+        claim: Claim<'c, M::PageFrag>,
+        batch: &mut Batch<'_>,
+        guard: &Guard,
+    ) -> Result<Outcome<'c, M::PageFrag>, Failure> {
+        // A chain over an evicted base is made whole first.
+        let Resident::Chain(_, top) = self.resident(pid, guard)? else { return Ok(Outcome::Later) };
+        if top.is_unsettled() {
+            return Ok(Outcome::Later);
         }
         let Some(parts) = committed(top).filter(|parts| parts.has_base) else { return Ok(Outcome::Later) };
         // The merged page is not put in the chain's place: a checkpoint would make garbage of every
@@ -100,7 +156,7 @@ impl<M: Materializer> Cache<M> {
         let len = self.materializer.encoded_len(frag);
         batch.push(pid as u64, top.seq, FrameKind::Image, len, |out| self.materializer.encode(frag, out))?;
         let (seq, newest) = (top.seq, parts.newest);
-        Ok(Outcome::Written(Written { pid, claim, seq, newest, free: None }))
+        Ok(Outcome::Written(Written { pid, claim, seq, newest, form: Form::Image }))
     }
 
     /// Makes the new places known, in one step with their place in the list of changes (CACHE-3).
@@ -113,19 +169,28 @@ impl<M: Materializer> Cache<M> {
         if written.is_empty() {
             return Ok(());
         }
-        // Images were pushed in the order of `written`.
+        // Frames were pushed in the order of `written`.
         let mut frames = frames.iter();
         let mut changes = self.changes.lock();
         for page in written {
             let cell = self.pages.cell(page.pid).expect("a written page has a cell");
-            let image = match page.free {
-                Some(_) => None,
-                None => frames.next().map(|frame| Image { base: frame.addr, deltas: Vec::new() }),
+            let image = match page.form {
+                Form::Free(_) => None,
+                Form::Image => frames.next().map(|frame| Image { base: frame.addr, deltas: Vec::new() }),
+                Form::Delta => frames.next().zip(image_below(cell, guard)).map(|(frame, mut image)| {
+                    image.deltas.push(frame.addr);
+                    image
+                }),
+                Form::Moved(from) => frames.next().zip(image_below(cell, guard)).map(|(frame, mut image)| {
+                    let parts = std::iter::once(&mut image.base).chain(&mut image.deltas);
+                    parts.filter(|part| **part == from).for_each(|part| *part = frame.addr);
+                    image
+                }),
             };
             let durable = Durable { seq: page.seq, image };
             self.account(cell, &durable, guard)?;
             changes.record(page.pid, &page.claim, durable, page.newest, guard);
-            if let Some(word) = page.free {
+            if let Form::Free(word) = page.form {
                 let charge = match cell.head(guard).1 {
                     Head::Chain(top) => top.chain_charge(),
                     _ => 0,
@@ -135,6 +200,8 @@ impl<M: Materializer> Cache<M> {
                     self.uncharge(charge);
                     changes.freed(page.pid);
                 }
+            } else {
+                self.forget_unsaved(cell, guard);
             }
         }
         Ok(())
@@ -149,8 +216,8 @@ impl<M: Materializer> Cache<M> {
         Ok(())
     }
 
-    /// Moves the frames of unchanged pages: each page in `frames` whose durable base still lies at
-    /// the given address is copied to a new place. Returns the bytes moved.
+    /// Moves the frames of unchanged pages: each part of a page in `frames` that still lies at the
+    /// given address is copied to a new place. Returns the bytes moved.
     pub(crate) fn relocate(&self, frames: &[(PageId, FragmentAddr)]) -> Result<u64, Failure> {
         let mut moved = 0;
         for round in frames.chunks(PAGES_PER_ROUND) {
@@ -177,17 +244,15 @@ impl<M: Materializer> Cache<M> {
     ) -> Result<Option<Written<'c, M::PageFrag>>, Failure> {
         let Some(cell) = self.pages.cell(pid) else { return Ok(None) };
         let Some(claim) = cell.claim() else { return Ok(None) };
-        let Some(durable) = cell
-            .durable(guard)
-            .filter(|durable| durable.image.as_ref().is_some_and(|image| image.base == addr))
+        let Some(durable) = cell.durable(guard).filter(|durable| durable.parts().any(|part| part == addr))
         else {
             return Ok(None);
         };
-        let frame = self.store.read(&self.store.pin(addr)?, pid as u64, Some(durable.seq))?;
+        let frame = self.store.read(&self.store.pin(addr)?, pid as u64, None)?;
         let bytes = frame.payload();
-        batch
-            .push(pid as u64, durable.seq, FrameKind::Image, bytes.len(), |out| out.copy_from_slice(bytes))?;
-        Ok(Some(Written { pid, claim, seq: durable.seq, newest: 0, free: None }))
+        let fill = |out: &mut [u8]| out.copy_from_slice(bytes);
+        batch.push(pid as u64, frame.seq(), frame.kind(), bytes.len(), fill)?;
+        Ok(Some(Written { pid, claim, seq: durable.seq, newest: 0, form: Form::Moved(addr) }))
     }
 }
 

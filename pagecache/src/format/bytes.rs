@@ -92,6 +92,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// True if nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// The bytes must end here.
     pub(crate) fn end(self, what: &str) -> Result<(), DecodeError> {
         match self.rest.len() {

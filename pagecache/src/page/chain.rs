@@ -53,6 +53,8 @@ pub(crate) struct Node<P> {
     pub(crate) oldest: Lsn,
     /// Bytes charged to the cache for this node.
     pub(crate) charge: usize,
+    /// Of a base that was folded in memory: the changes in it that the durable form may lack.
+    pub(crate) unsaved: Option<Unsaved<P>>,
     /// Nodes from here to the end of the chain.
     pub(crate) depth: u32,
     /// Nodes from here to the end of the chain that were installed with a slot: zero means that
@@ -76,6 +78,14 @@ impl<P> fmt::Debug for Node<P> {
     }
 }
 
+/// Changes that were folded into a base, kept so that write-back can write them alone.
+pub(crate) struct Unsaved<P> {
+    /// Every change above this number is among them.
+    pub(crate) since: PageSeq,
+    /// Oldest first.
+    pub(crate) frags: Box<[(PageSeq, P)]>,
+}
+
 /// What a node is made of before it stands in a chain.
 pub(crate) struct Draft<P> {
     pub(crate) body: Body<P>,
@@ -89,6 +99,13 @@ impl<P> Node<P> {
     /// A node that ends its chain.
     pub(crate) fn bottom(draft: Draft<P>) -> Box<Node<P>> {
         Node::assemble(draft, None)
+    }
+
+    /// A base that ends its chain and was folded from changes, `unsaved` among them.
+    pub(crate) fn folded(draft: Draft<P>, unsaved: Option<Unsaved<P>>) -> Box<Node<P>> {
+        let mut node = Node::bottom(draft);
+        node.unsaved = unsaved;
+        node
     }
 
     /// A node above `below`, which it owns once it is installed in `below`'s place.
@@ -106,6 +123,7 @@ impl<P> Node<P> {
             stamp: draft.stamp,
             oldest: draft.oldest,
             charge: draft.charge,
+            unsaved: None,
             depth: 1 + below.map_or(0, |node| node.depth),
             slotted: slotted + below.map_or(0, |node| node.slotted),
             grounded: ends || below.is_some_and(|node| node.grounded),
@@ -185,6 +203,27 @@ impl<P> Node<P> {
         });
         lacking.min().unwrap_or(ALL_DURABLE)
     }
+}
+
+/// The changes of a settled chain above `seq`, oldest first, each with its number. `None` if the page
+/// began anew since, or if what a fold took up is not known one by one.
+pub(crate) fn changes_above<P>(top: &Node<P>, seq: PageSeq) -> Option<Vec<(PageSeq, &P)>> {
+    let mut changes = Vec::new();
+    for node in top.walk().take_while(|node| node.seq > seq) {
+        match (&node.body, node.state()) {
+            (_, SlotState::Aborted) => {}
+            (Body::Append(frag), _) => changes.push((node.seq, frag)),
+            (Body::Free, _) => return None,
+            (Body::Base(_), _) => {
+                let unsaved = node.unsaved.as_ref().filter(|unsaved| unsaved.since <= seq)?;
+                let newest_first = unsaved.frags.iter().rev().map(|(at, frag)| (*at, frag));
+                changes.extend(newest_first.take_while(|(at, _)| *at > seq));
+                break;
+            }
+        }
+    }
+    changes.reverse();
+    Some(changes)
 }
 
 /// Frees a chain that nobody else can reach, without recursion.

@@ -224,13 +224,15 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     /// Copies what is live of these frames to new places; returns the bytes copied.
     fn move_frames(&self, frames: &[Found]) -> Result<u64, Failure> {
         let of_kind = |kind| frames.iter().filter(move |found| found.header.kind == kind);
-        let images: Vec<(PageId, FragmentAddr)> =
-            of_kind(FrameKind::Image).map(|found| (found.header.pid as PageId, found.addr)).collect();
+        let parts: Vec<(PageId, FragmentAddr)> = of_kind(FrameKind::Image)
+            .chain(of_kind(FrameKind::DeltaPage))
+            .map(|found| (found.header.pid as PageId, found.addr))
+            .collect();
         // A map page moves by being written again; the directory does so with every checkpoint.
         let mut changes = self.cache.changes.lock();
         of_kind(FrameKind::MapPage).for_each(|found| changes.touch(found.header.pid));
         drop(changes);
-        self.cache.relocate(&images)
+        self.cache.relocate(&parts)
     }
 
     pub(crate) fn stats(&self) -> Stats {

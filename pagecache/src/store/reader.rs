@@ -27,7 +27,6 @@ impl Frame {
         self.header.pid
     }
 
-    #[cfg(test)]
     pub(crate) fn seq(&self) -> PageSeq {
         self.header.seq
     }

@@ -1,0 +1,120 @@
+//! Folding a page's chain into one base in memory.
+//!
+//! The changes that the page's durable form lacks stay known one by one beside the base, as long as they
+//! are few: write-back then writes them alone, as a delta-page.
+
+use super::Cache;
+use crate::{
+    materializer::Materializer,
+    page::{
+        cell::{Cell, Durable, Head, Word},
+        chain::{Body, Draft, Node, Stamp, Unsaved, changes_above, committed},
+    },
+    reclaim::Guard,
+};
+
+/// A folded page: its new word, and the one node behind it.
+pub(crate) type Folded<'g, P> = (Word<P>, &'g Node<P>);
+
+/// Delta-pages above an image; one more change of the page makes a new image.
+const DELTAS_MAX: usize = 3;
+/// Part of an image's length that all delta-pages above it may have together.
+const DELTAS_DIVISOR: usize = 3;
+
+/// Bytes that the next delta-page of a page may have; `None` if the page is to be written whole.
+pub(super) fn delta_bytes_max(durable: &Durable) -> Option<usize> {
+    let image = durable.image.as_ref().filter(|image| image.deltas.len() < DELTAS_MAX)?;
+    let spent: usize = image.deltas.iter().map(|delta| delta.len as usize).sum();
+    (image.base.len as usize / DELTAS_DIVISOR).checked_sub(spent)
+}
+
+impl<M: Materializer> Cache<M> {
+    /// Folds a chain into one base in memory. `None` if the chain is not settled, is free, or was
+    /// changed meanwhile; the new word and node otherwise.
+    pub(crate) fn consolidate<'g>(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        top: &'g Node<M::PageFrag>,
+        guard: &'g Guard,
+    ) -> Option<Folded<'g, M::PageFrag>> {
+        if matches!(top.body, Body::Base(_)) && top.depth == 1 && matches!(top.stamp, Stamp::At(_)) {
+            return Some((word, top));
+        }
+        if top.is_unsettled() {
+            return None;
+        }
+        let parts = committed(top)?;
+        if !parts.has_base {
+            return None;
+        }
+        let mut frags = parts.frags;
+        frags.reverse();
+        let merged = match frags.as_slice() {
+            [only] => (*only).clone(),
+            many => self.materializer.merge(many),
+        };
+        let durable = cell.durable(guard);
+        let unsaved = durable.and_then(|durable| self.unsaved(top, durable));
+        let beside = unsaved.iter().flat_map(|unsaved| &unsaved.frags);
+        let beside: usize = beside.map(|(_, frag)| self.charge_of(Some(frag))).sum();
+        let charge = self.charge_of(Some(&merged)) + beside;
+        let draft = Draft {
+            body: Body::Base(merged),
+            seq: top.seq,
+            stamp: Stamp::At(parts.newest),
+            oldest: top.oldest_above(durable.map_or(0, |durable| durable.seq)),
+            charge,
+        };
+        self.charge(charge);
+        match cell.replace(word, Node::folded(draft, unsaved), guard) {
+            Ok(installed) => {
+                self.uncharge(top.chain_charge());
+                match cell.head(guard) {
+                    // What another thread has put there since may be pending: it is not this fold.
+                    (now, Head::Chain(node)) if now == installed => Some((now, node)),
+                    _ => None,
+                }
+            }
+            Err(_) => {
+                self.uncharge(charge);
+                None
+            }
+        }
+    }
+
+    /// The changes that `durable` lacks, if they may become a delta-page.
+    fn unsaved(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<Unsaved<M::PageFrag>> {
+        let bytes_max = delta_bytes_max(durable)?;
+        let changes = changes_above(top, durable.seq)?;
+        let bytes: usize = changes.iter().map(|(_, frag)| self.materializer.encoded_len(frag)).sum();
+        if bytes > bytes_max {
+            return None;
+        }
+        let frags = changes.into_iter().map(|(seq, frag)| (seq, frag.clone())).collect();
+        Some(Unsaved { since: durable.seq, frags })
+    }
+
+    /// Lets go of changes kept beside a base that are durable by now.
+    pub(super) fn forget_unsaved(&self, cell: &Cell<M::PageFrag>, guard: &Guard) {
+        let (word, Head::Chain(top)) = cell.head(guard) else { return };
+        let Body::Base(base) = &top.body else { return };
+        let is_saved = cell.durable(guard).is_some_and(|durable| durable.seq == top.seq);
+        if top.unsaved.is_none() || !is_saved {
+            return;
+        }
+        let charge = self.charge_of(Some(base));
+        let draft = Draft {
+            body: Body::Base(base.clone()),
+            seq: top.seq,
+            stamp: top.stamp.clone(),
+            oldest: top.oldest,
+            charge,
+        };
+        self.charge(charge);
+        match cell.replace(word, Node::bottom(draft), guard) {
+            Ok(_) => self.uncharge(top.chain_charge()),
+            Err(_) => self.uncharge(charge),
+        }
+    }
+}
