@@ -67,7 +67,7 @@ impl<M: Materializer> Cache<M> {
             charge,
         };
         self.charge(charge);
-        match cell.replace(word, Node::folded(draft, unsaved), guard) {
+        match cell.replace(word, Node::folded(&self.memory, draft, unsaved), guard) {
             Ok(installed) => {
                 self.uncharge(top.chain_charge());
                 match cell.head(guard) {
@@ -112,7 +112,7 @@ impl<M: Materializer> Cache<M> {
             charge,
         };
         self.charge(charge);
-        match cell.replace(word, Node::bottom(draft), guard) {
+        match cell.replace(word, Node::bottom(&self.memory, draft), guard) {
             Ok(_) => self.uncharge(top.chain_charge()),
             Err(_) => self.uncharge(charge),
         }

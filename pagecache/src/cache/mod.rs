@@ -26,6 +26,7 @@ use crate::{
     error::Poison,
     ids::PageId,
     materializer::Materializer,
+    mem::PageMemory,
     page::{chain::Node, pages::Pages},
     store::Store,
     sync::{AtomicUsize, Mutex, Ordering},
@@ -36,6 +37,8 @@ pub(crate) struct Cache<M: Materializer> {
     pub(crate) pages: Pages<M::PageFrag>,
     pub(crate) store: Store,
     pub(crate) materializer: M,
+    /// Where nodes of chains lie.
+    pub(crate) memory: PageMemory,
     pub(crate) changes: Mutex<Changes>,
     pub(crate) poison: Arc<Poison>,
     resident_bytes: AtomicUsize,
@@ -44,11 +47,18 @@ pub(crate) struct Cache<M: Materializer> {
 }
 
 impl<M: Materializer> Cache<M> {
-    pub(crate) fn new(materializer: M, store: Store, capacity: u64, poison: Arc<Poison>) -> Cache<M> {
+    pub(crate) fn new(
+        materializer: M,
+        memory: PageMemory,
+        store: Store,
+        capacity: u64,
+        poison: Arc<Poison>,
+    ) -> Cache<M> {
         Cache {
             pages: Pages::new(),
             store,
             materializer,
+            memory,
             changes: Mutex::new(Changes::default()),
             poison,
             resident_bytes: AtomicUsize::new(0),

@@ -5,6 +5,7 @@ use crate::{
     error::Failure,
     ids::{Lsn, PageId, PageSeq},
     materializer::Materializer,
+    mem::Placed,
     page::{
         cell::{Cell, Head, Word},
         chain::{ALL_DURABLE, Body, Draft, Node, Stamp},
@@ -101,8 +102,7 @@ impl<M: Materializer> Cache<M> {
                 charge: node.charge,
             };
             charge += node.charge;
-            let below = Box::leak(chain);
-            chain = Node::above(draft, below);
+            chain = Node::atop(&self.memory, draft, chain);
         }
         self.charge(charge);
         match cell.replace(word, chain, guard) {
@@ -128,9 +128,10 @@ impl<M: Materializer> Cache<M> {
         (lacks, unsettled || lacks != ALL_DURABLE)
     }
 
-    fn clean_base(&self, frag: M::PageFrag, seq: PageSeq) -> Box<Node<M::PageFrag>> {
+    fn clean_base(&self, frag: M::PageFrag, seq: PageSeq) -> Placed<Node<M::PageFrag>> {
         let charge = self.charge_of(Some(&frag));
-        Node::bottom(Draft { body: Body::Base(frag), seq, stamp: Stamp::At(0), oldest: ALL_DURABLE, charge })
+        let draft = Draft { body: Body::Base(frag), seq, stamp: Stamp::At(0), oldest: ALL_DURABLE, charge };
+        Node::bottom(&self.memory, draft)
     }
 
     pub(super) fn lost_base(&self, pid: PageId) -> Failure {

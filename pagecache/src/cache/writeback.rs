@@ -4,6 +4,10 @@
 //! A page is written under its claim: as a delta-page with the changes that its durable form lacks, while
 //! these are few and known one by one, else as an image. What is written holds exactly the fragments up to some sequence
 //! number; changes that arrive meanwhile stay in the chain above that number and keep the page dirty.
+//!
+//! * DELTA-1: a delta-page holds every change above the number of the durable form that it goes on, which
+//!   the page's claim keeps in its place until the delta-page is recorded.
+//!
 //! No guard is held while the file is written, so that memory is reclaimed meanwhile.
 //! Nothing is synced here: until a checkpoint publishes the new places, recovery uses the old ones.
 

@@ -99,7 +99,13 @@ pub(crate) fn open<M: Materializer>(
     let store = Store::new(file.clone(), live_addresses(&superblock, &table))?;
     // A second materializer knows what the tail added; the first one only decoded it.
     let value = fold.recovery.as_ref().map(|(_, value)| value.clone());
-    let cache = Cache::new(M::new(config.clone(), &value), store, settings.cache_capacity, poison.clone());
+    let cache = Cache::new(
+        M::new(config.clone(), &value),
+        settings.memory.clone(),
+        store,
+        settings.cache_capacity,
+        poison.clone(),
+    );
     restore(&cache, &table, &fold)?;
     let position = match &tail {
         Some(tail) => tail.position(),
@@ -387,9 +393,9 @@ fn restore_chains<M: Materializer>(cache: &Cache<M>, changes: Vec<Change<M::Page
     let mut changes = changes.into_iter().peekable();
     while let Some(bottom) = changes.next() {
         let pid = bottom.pid;
-        let mut chain = Node::bottom(draft(cache, bottom));
+        let mut chain = Node::bottom(&cache.memory, draft(cache, bottom));
         while let Some(change) = changes.next_if(|change| change.pid == pid) {
-            chain = Node::above(draft(cache, change), Box::leak(chain));
+            chain = Node::atop(&cache.memory, draft(cache, change), chain);
         }
         let cell = cache.pages.cell(pid).expect("the fold's bound is above every page in it");
         let (word, head) = cell.head(&guard);

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     ids::{FragmentAddr, PageSeq},
+    mem::Placed,
     reclaim::Guard,
     sync::{AtomicPtr, AtomicU64, Ordering},
 };
@@ -150,7 +151,7 @@ impl Durable {
 pub(crate) struct Cell<P> {
     head: AtomicPtr<Node<P>>,
     durable: AtomicPtr<Durable>,
-    owns: PhantomData<(Box<Node<P>>, Box<Durable>)>,
+    owns: PhantomData<(Placed<Node<P>>, Box<Durable>)>,
 }
 
 impl<P> Default for Cell<P> {
@@ -205,19 +206,19 @@ impl<P> Cell<P> {
 
     /// Puts `node` above the chain that `expected` names, which it owns from now on. Gives the node
     /// back if the page has changed.
-    pub(crate) fn push(&self, expected: Word<P>, node: Box<Node<P>>) -> Result<Word<P>, Box<Node<P>>> {
-        let raw = Box::into_raw(node);
+    pub(crate) fn push(&self, expected: Word<P>, node: Placed<Node<P>>) -> Result<Word<P>, Placed<Node<P>>> {
+        let raw = Placed::into_raw(node);
         if self.swap(expected, raw) {
             return Ok(Word(raw));
         }
         // SAFETY: the swap failed, so the pointer made above is still ours alone.
-        Err(unsafe { Box::from_raw(raw) })
+        Err(unsafe { Placed::from_raw(raw) })
     }
 
     /// As [`Cell::push`] into a cell that is Allocated, with an ordering that a model chooses.
     #[cfg(all(test, loom))]
-    fn push_as(&self, expected: Word<P>, node: Box<Node<P>>, publish: Ordering) -> bool {
-        self.swap_as(expected, Box::into_raw(node), publish)
+    fn push_as(&self, expected: Word<P>, node: Placed<Node<P>>, publish: Ordering) -> bool {
+        self.swap_as(expected, Placed::into_raw(node), publish)
     }
 
     /// Puts a chain of fresh nodes, headed by `top`, in the place of all that `expected` names, and
@@ -225,9 +226,9 @@ impl<P> Cell<P> {
     pub(crate) fn replace(
         &self,
         expected: Word<P>,
-        top: Box<Node<P>>,
+        top: Placed<Node<P>>,
         guard: &Guard,
-    ) -> Result<Word<P>, Box<Node<P>>>
+    ) -> Result<Word<P>, Placed<Node<P>>>
     where
         P: Send + Sync + 'static,
     {
@@ -256,8 +257,8 @@ impl<P> Cell<P> {
             return;
         }
         // SAFETY: the word was swapped out by this thread, so no later reader can reach the chain and
-        // nobody else retires it (CELL-1); it was made by `Box::into_raw`.
-        let chain = unsafe { Box::from_raw(word.0) };
+        // nobody else retires it (CELL-1); it was made by `Placed::into_raw`.
+        let chain = unsafe { Placed::from_raw(word.0) };
         let chain = RetiredChain(Some(chain));
         guard.defer(move || drop(chain));
     }
@@ -327,7 +328,7 @@ impl<P> Cell<P> {
 }
 
 /// A chain on its way out; freed without recursion when it drops.
-struct RetiredChain<P>(Option<Box<Node<P>>>);
+struct RetiredChain<P>(Option<Placed<Node<P>>>);
 
 impl<P> Drop for RetiredChain<P> {
     fn drop(&mut self) {

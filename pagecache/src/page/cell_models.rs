@@ -12,6 +12,7 @@ use loom::thread;
 
 use super::{Cell, Head, Word};
 use crate::{
+    mem::{PageMemory, Placed},
     page::{
         chain::{Body, Draft, Node, Stamp},
         slot::{Slot, SlotState},
@@ -40,8 +41,8 @@ fn draft(body: Body<Frag>, seq: u64, stamp: Stamp) -> Draft<Frag> {
     Draft { body, seq, stamp, oldest: seq as i64, charge: 0 }
 }
 
-fn base(value: u64, seq: u64) -> Box<Node<Frag>> {
-    Node::bottom(draft(Body::Base(Frag::new(value)), seq, Stamp::At(1)))
+fn base(value: u64, seq: u64) -> Placed<Node<Frag>> {
+    Node::bottom(&PageMemory::new(), draft(Body::Base(Frag::new(value)), seq, Stamp::At(1)))
 }
 
 /// An Allocated page with a base in it.
@@ -59,7 +60,7 @@ fn add(cell: &Cell<Frag>, value: u64) {
         let (word, head) = cell.head(&guard);
         let Head::Chain(top) = head else { unreachable!("the page has a base") };
         let delta = draft(Body::Append(Frag::new(value)), top.seq + 1, Stamp::At(top.seq as i64 + 1));
-        if cell.push(word, Node::above(delta, top)).is_ok() {
+        if cell.push(word, Node::above(&PageMemory::new(), delta, top)).is_ok() {
             return;
         }
     }
@@ -165,7 +166,7 @@ fn commit_two_pages(publish: Ordering) {
                 let (word, Head::Chain(top)) = cell.head(&guard) else { unreachable!("the page has a base") };
                 let pending = draft(Body::Append(Frag::new(1)), 2, Stamp::Slot(slot.clone()));
                 steps.fetch_add(1, Ordering::Relaxed);
-                assert!(cell.push(word, Node::above(pending, top)).is_ok());
+                assert!(cell.push(word, Node::above(&PageMemory::new(), pending, top)).is_ok());
             }
             steps.fetch_add(1, Ordering::Relaxed);
             slot.commit_as(9, publish);

@@ -20,6 +20,7 @@ use std::{fmt, ptr, sync::Arc};
 use super::slot::{Slot, SlotState};
 use crate::{
     ids::{Lsn, PageSeq},
+    mem::{PageMemory, Placed},
     reclaim::Guard,
 };
 
@@ -97,27 +98,38 @@ pub(crate) struct Draft<P> {
 
 impl<P> Node<P> {
     /// A node that ends its chain.
-    pub(crate) fn bottom(draft: Draft<P>) -> Box<Node<P>> {
-        Node::assemble(draft, None)
+    pub(crate) fn bottom(memory: &PageMemory, draft: Draft<P>) -> Placed<Node<P>> {
+        Node::assemble(memory, draft, None)
     }
 
     /// A base that ends its chain and was folded from changes, `unsaved` among them.
-    pub(crate) fn folded(draft: Draft<P>, unsaved: Option<Unsaved<P>>) -> Box<Node<P>> {
-        let mut node = Node::bottom(draft);
+    pub(crate) fn folded(
+        memory: &PageMemory,
+        draft: Draft<P>,
+        unsaved: Option<Unsaved<P>>,
+    ) -> Placed<Node<P>> {
+        let mut node = Node::bottom(memory, draft);
         node.unsaved = unsaved;
         node
     }
 
     /// A node above `below`, which it owns once it is installed in `below`'s place.
-    pub(crate) fn above(draft: Draft<P>, below: &Node<P>) -> Box<Node<P>> {
+    pub(crate) fn above(memory: &PageMemory, draft: Draft<P>, below: &Node<P>) -> Placed<Node<P>> {
         assert!(below.seq < draft.seq, "page sequence numbers fall along a chain (CHAIN-2)");
-        Node::assemble(draft, Some(below))
+        Node::assemble(memory, draft, Some(below))
     }
 
-    fn assemble(draft: Draft<P>, below: Option<&Node<P>>) -> Box<Node<P>> {
+    /// A node above a chain that nobody else has seen yet.
+    pub(crate) fn atop(memory: &PageMemory, draft: Draft<P>, below: Placed<Node<P>>) -> Placed<Node<P>> {
+        let below = Placed::into_raw(below);
+        // SAFETY: just given up, so it stays until the node that is made here is freed (CHAIN-3).
+        Node::above(memory, draft, unsafe { &*below })
+    }
+
+    fn assemble(memory: &PageMemory, draft: Draft<P>, below: Option<&Node<P>>) -> Placed<Node<P>> {
         let slotted = u32::from(matches!(draft.stamp, Stamp::Slot(_)));
         let ends = slotted == 0 && !matches!(draft.body, Body::Append(_));
-        Box::new(Node {
+        let node = Node {
             body: draft.body,
             seq: draft.seq,
             stamp: draft.stamp,
@@ -128,7 +140,8 @@ impl<P> Node<P> {
             slotted: slotted + below.map_or(0, |node| node.slotted),
             grounded: ends || below.is_some_and(|node| node.grounded),
             below: below.map_or(ptr::null(), ptr::from_ref),
-        })
+        };
+        Placed::new(memory, node)
     }
 
     /// The node under this one.
@@ -227,13 +240,13 @@ pub(crate) fn changes_above<P>(top: &Node<P>, seq: PageSeq) -> Option<Vec<(PageS
 }
 
 /// Frees a chain that nobody else can reach, without recursion.
-pub(crate) fn free_chain<P>(top: Box<Node<P>>) {
+pub(crate) fn free_chain<P>(top: Placed<Node<P>>) {
     let mut next = top.below;
     drop(top);
     while !next.is_null() {
-        // SAFETY: the chain's nodes came from boxes, and its owner gave the chain up whole
+        // SAFETY: the chain's nodes came from `Placed`, and its owner gave the chain up whole
         // (CHAIN-3): nothing else frees or reads them.
-        let node = unsafe { Box::from_raw(next.cast_mut()) };
+        let node = unsafe { Placed::from_raw(next.cast_mut()) };
         next = node.below;
     }
 }

@@ -241,8 +241,8 @@ where
         cache.charge(charge);
         let pushed = match target.head {
             // Even a base stands above what it replaces: if the batch aborts, that is the page.
-            Head::Chain(top) => target.cell.push(target.word, Node::above(draft, top)),
-            _ => target.cell.push(target.word, Node::bottom(draft)),
+            Head::Chain(top) => target.cell.push(target.word, Node::above(&cache.memory, draft, top)),
+            _ => target.cell.push(target.word, Node::bottom(&cache.memory, draft)),
         };
         match pushed {
             Ok(word) => {

@@ -13,6 +13,7 @@ use crate::{
     ids::{PageId, PageSeq},
     log::Reservation,
     materializer::Materializer,
+    mem::PageMemory,
     page::{
         cell::{Cell, Head, Word},
         chain::{Body, Draft, Node, Stamp},
@@ -120,7 +121,7 @@ where
         let charge = shared.cache.charge_of(frag_of(&body));
         let draft = Draft { body, seq: target.seq, stamp: Stamp::At(lsn), oldest: lsn, charge };
         shared.cache.charge(charge);
-        let Some((word, dropped)) = put(&target, draft, guard) else {
+        let Some((word, dropped)) = put(&shared.cache.memory, &target, draft, guard) else {
             reservation.abort();
             shared.cache.uncharge(charge);
             return Ok(self.restale(target.cell, guard));
@@ -251,6 +252,7 @@ pub(crate) fn conflict<'g, PM: Materializer>(
 
 /// Swaps the new node in. Returns the new word and the charge of what it replaced for good.
 fn put<P: Send + Sync + 'static>(
+    memory: &PageMemory,
     target: &Target<'_, '_, P>,
     draft: Draft<P>,
     guard: &Guard,
@@ -258,12 +260,16 @@ fn put<P: Send + Sync + 'static>(
     let replaces = !matches!(draft.body, Body::Append(_));
     match target.head {
         Head::Chain(top) if !replaces => {
-            target.cell.push(target.word, Node::above(draft, top)).ok().map(|word| (word, 0))
+            target.cell.push(target.word, Node::above(memory, draft, top)).ok().map(|word| (word, 0))
         }
         Head::Chain(top) => {
             let dropped = top.chain_charge();
-            target.cell.replace(target.word, Node::bottom(draft), guard).ok().map(|word| (word, dropped))
+            target
+                .cell
+                .replace(target.word, Node::bottom(memory, draft), guard)
+                .ok()
+                .map(|word| (word, dropped))
         }
-        _ => target.cell.replace(target.word, Node::bottom(draft), guard).ok().map(|word| (word, 0)),
+        _ => target.cell.replace(target.word, Node::bottom(memory, draft), guard).ok().map(|word| (word, 0)),
     }
 }

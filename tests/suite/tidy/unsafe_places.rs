@@ -19,6 +19,10 @@ const PLACES: &[(&str, &str)] = &[
     ("pagecache/src/log/word/loom_tests.rs", "a model of it, whose cells loom watches instead"),
     ("pagecache/src/mem/arena.rs", "page memory is mapped, advised and handed out by hand"),
     ("pagecache/src/mem/buf.rs", "a page buffer is a counted range of an arena"),
+    (
+        "pagecache/src/mem/placed.rs",
+        "a value lies in a block of an arena and goes by a raw pointer meanwhile",
+    ),
     ("pagecache/src/mem/prefetch.rs", "a prefetch is an instruction on a raw address"),
     ("pagecache/src/io/aligned.rs", "direct I/O wants memory on block boundaries, which `Vec` does not give"),
 ];
