@@ -62,6 +62,22 @@ pub trait Materializer {
         false
     }
 
+    /// Unites changes, oldest first, into one that does the same, if that can be had without the page
+    /// below; `None` if not. The cache then need not copy the page for every few changes of it. It may
+    /// put the result on a page that has some of the oldest of the changes already: that must make no
+    /// difference.
+    fn unite(&self, changes: &[&Self::PageFrag]) -> Option<Self::PageFrag> {
+        let _ = changes;
+        None
+    }
+
+    /// Marks of what the change touches, a set of 64 kinds of your choice: a reader that asks for
+    /// other marks is shown the base without a look at the change ([`crate::PageView::base_under`]).
+    fn marks(&self, change: &Self::PageFrag) -> u64 {
+        let _ = change;
+        u64::MAX
+    }
+
     /// What the fragment adds to a counter, as (counter, difference).
     fn tally(&self, frag: &Self::PageFrag) -> Option<(u64, i64)> {
         let _ = frag;

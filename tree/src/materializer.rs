@@ -3,7 +3,7 @@
 use pagecache::{Config, DecodeError, Lsn, Materializer, PageId, mem::PageMemory};
 use serde::{Deserialize, Serialize};
 
-use crate::node::{Frag, merge};
+use crate::node::{Frag, Ops, merge};
 
 /// What an open needs before it can read a single key: the page of the catalogue's root, which never
 /// moves.
@@ -69,6 +69,15 @@ impl Materializer for TreeMaterializer {
 
     fn commutes(&self, pending: &Frag, new: &Frag) -> bool {
         pending.commutes(new)
+    }
+
+    fn unite(&self, changes: &[&Frag]) -> Option<Frag> {
+        let ops: Option<Vec<&Ops>> = changes.iter().map(|frag| frag.ops()).collect();
+        Ops::united(&self.memory, &ops?).map(Frag::Ops)
+    }
+
+    fn marks(&self, change: &Frag) -> u64 {
+        change.marks()
     }
 
     fn tally(&self, frag: &Frag) -> Option<(u64, i64)> {

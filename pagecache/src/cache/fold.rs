@@ -1,14 +1,16 @@
-//! Folding a page's chain into one base in memory.
+//! Making a page's chain short: its changes united into one, or all of it folded into one base.
 //!
-//! The changes that the page's durable form lacks stay known one by one beside the base, as long as they
-//! are few: write-back then writes them alone, as a delta-page.
+//! Uniting leaves the base where it is, so that few changes cost no copy of the page. The changes that the page's durable form lacks stay known beside a folded base, as long as they are few:
+//! write-back then writes them alone, as a delta-page.
 
 use super::Cache;
 use crate::{
     materializer::Materializer,
+    mem::Placed,
     page::{
         cell::{Cell, Durable, Head, Word},
-        chain::{Body, Draft, Node, Stamp, Unsaved, changes_above, committed},
+        chain::{Body, Draft, Node, Stamp, Unsaved, changes_above, committed, free_chain},
+        slot::SlotState,
     },
     reclaim::Guard,
 };
@@ -21,6 +23,9 @@ const DELTAS_MAX: usize = 3;
 /// Part of an image's length that all delta-pages above it may have together.
 const DELTAS_DIVISOR: usize = 3;
 
+/// Part of a base's bytes that changes above it may have before they are folded into it.
+const UNITED_DIVISOR: usize = 2;
+
 /// Bytes that the next delta-page of a page may have; `None` if the page is to be written whole.
 pub(super) fn delta_bytes_max(durable: &Durable) -> Option<usize> {
     let image = durable.image.as_ref().filter(|image| image.deltas.len() < DELTAS_MAX)?;
@@ -29,6 +34,99 @@ pub(super) fn delta_bytes_max(durable: &Durable) -> Option<usize> {
 }
 
 impl<M: Materializer> Cache<M> {
+    /// Makes a chain short: unites its changes if they are few against their base, folds them if not.
+    /// `None` as for [`Cache::consolidate`].
+    pub(crate) fn shorten<'g>(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        top: &'g Node<M::PageFrag>,
+        guard: &'g Guard,
+    ) -> Option<Folded<'g, M::PageFrag>> {
+        if top.is_unsettled() {
+            return None;
+        }
+        match self.united(cell, top, guard) {
+            Some(chain) => self.put_folded(cell, word, top, chain, guard),
+            None => self.consolidate(cell, word, top, guard),
+        }
+    }
+
+    /// A copy of a settled chain whose changes are one; `None` if they are too many or do not unite.
+    fn united(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        top: &Node<M::PageFrag>,
+        guard: &Guard,
+    ) -> Option<Placed<Node<M::PageFrag>>> {
+        let ground = top.ground()?;
+        let Body::Base(base) = &ground.body else { return None };
+        let mut left = self.materializer.encoded_len(base) / UNITED_DIVISOR;
+        let mut changes = Vec::with_capacity(top.depth as usize);
+        let mut newest = 0;
+        for node in top.walk().take_while(|node| node.seq > ground.seq) {
+            let SlotState::Committed(lsn) = node.state() else { continue };
+            let Body::Append(frag) = &node.body else { return None };
+            left = left.checked_sub(self.materializer.encoded_len(frag))?;
+            newest = newest.max(lsn);
+            changes.push(frag);
+        }
+        changes.reverse();
+        let united = self.materializer.unite(&changes)?;
+        let durable_seq = cell.durable(guard).map_or(0, |durable| durable.seq);
+        let (charge, marks) = (self.charge_of(Some(&united)), self.materializer.marks(&united));
+        let draft = Draft {
+            body: Body::Append(united),
+            seq: top.seq,
+            stamp: Stamp::At(newest),
+            oldest: top.oldest_above(durable_seq.max(ground.seq)),
+            charge,
+        };
+        Some(Node::marked_atop(&self.memory, draft, marks, self.copy_of(ground, base)))
+    }
+
+    /// A node like `ground`, whose base is this one.
+    fn copy_of(&self, ground: &Node<M::PageFrag>, base: &M::PageFrag) -> Placed<Node<M::PageFrag>> {
+        let draft = Draft {
+            body: Body::Base(base.clone()),
+            seq: ground.seq,
+            stamp: ground.stamp.clone(),
+            oldest: ground.oldest,
+            charge: ground.charge,
+        };
+        let unsaved = ground.unsaved.as_ref();
+        let unsaved = unsaved.map(|unsaved| Unsaved { since: unsaved.since, frags: unsaved.frags.clone() });
+        Node::folded(&self.memory, draft, unsaved)
+    }
+
+    /// Puts a chain that says the same in the place of the one headed by `top`.
+    fn put_folded<'g>(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        top: &'g Node<M::PageFrag>,
+        chain: Placed<Node<M::PageFrag>>,
+        guard: &'g Guard,
+    ) -> Option<Folded<'g, M::PageFrag>> {
+        let charge = chain.chain_charge();
+        self.charge(charge);
+        match cell.replace(word, chain, guard) {
+            Ok(installed) => {
+                self.uncharge(top.chain_charge());
+                match cell.head(guard) {
+                    // What another thread has put there since may be pending: it is not this fold.
+                    (now, Head::Chain(node)) if now == installed => Some((now, node)),
+                    _ => None,
+                }
+            }
+            Err(chain) => {
+                self.uncharge(charge);
+                free_chain(chain);
+                None
+            }
+        }
+    }
+
     /// Folds a chain into one base in memory. `None` if the chain is not settled, is free, or was
     /// changed meanwhile; the new word and node otherwise.
     pub(crate) fn consolidate<'g>(
@@ -66,21 +164,7 @@ impl<M: Materializer> Cache<M> {
             oldest: top.oldest_above(durable.map_or(0, |durable| durable.seq)),
             charge,
         };
-        self.charge(charge);
-        match cell.replace(word, Node::folded(&self.memory, draft, unsaved), guard) {
-            Ok(installed) => {
-                self.uncharge(top.chain_charge());
-                match cell.head(guard) {
-                    // What another thread has put there since may be pending: it is not this fold.
-                    (now, Head::Chain(node)) if now == installed => Some((now, node)),
-                    _ => None,
-                }
-            }
-            Err(_) => {
-                self.uncharge(charge);
-                None
-            }
-        }
+        self.put_folded(cell, word, top, Node::folded(&self.memory, draft, unsaved), guard)
     }
 
     /// The changes that `durable` lacks, if they may become a delta-page.

@@ -146,7 +146,7 @@ impl<M: Materializer> Cache<M> {
 /// True if the chain holds a base that readers may see, so that nothing is missing below.
 #[inline]
 fn stands_on_base<P>(top: &Node<P>) -> bool {
-    top.grounded || stands_on_batch(top)
+    top.ground().is_some() || stands_on_batch(top)
 }
 
 /// As [`stands_on_base`], for a chain whose bases all belong to batches.

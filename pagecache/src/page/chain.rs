@@ -27,6 +27,9 @@ use crate::{
 /// `oldest` of a node that holds nothing but what is durable.
 pub(crate) const ALL_DURABLE: Lsn = Lsn::MAX;
 
+/// Marks of a change of which nothing is known.
+const ALL_MARKS: u64 = u64::MAX;
+
 /// What a node does to its page.
 pub(crate) enum Body<P> {
     /// The page begins anew here.
@@ -61,9 +64,12 @@ pub(crate) struct Node<P> {
     /// Nodes from here to the end of the chain that were installed with a slot: zero means that
     /// nothing below can be pending.
     pub(crate) slotted: u32,
-    /// True if this node, or one below it, is a base or a free that is no part of a batch: nothing
-    /// that a reader needs is missing further down.
-    pub(crate) grounded: bool,
+    /// Marks of all changes from here down to the ground.
+    pub(crate) marks: u64,
+    /// True if this node is ground itself: a base or a free that is no part of a batch.
+    is_ground: bool,
+    /// The ground below this node, if there is one.
+    ground: *const Node<P>,
     below: *const Node<P>,
 }
 
@@ -83,7 +89,7 @@ impl<P> fmt::Debug for Node<P> {
 pub(crate) struct Unsaved<P> {
     /// Every change above this number is among them.
     pub(crate) since: PageSeq,
-    /// Oldest first.
+    /// Oldest first, each with its number.
     pub(crate) frags: Box<[(PageSeq, P)]>,
 }
 
@@ -113,6 +119,19 @@ impl<P> Node<P> {
         node
     }
 
+    /// As [`Node::above`], for a change that has only these marks.
+    pub(crate) fn marked(
+        memory: &PageMemory,
+        draft: Draft<P>,
+        marks: u64,
+        below: &Node<P>,
+    ) -> Placed<Node<P>> {
+        let marks = if matches!(draft.body, Body::Append(_)) { below.marks | marks } else { ALL_MARKS };
+        let mut node = Node::above(memory, draft, below);
+        node.marks = marks;
+        node
+    }
+
     /// A node above `below`, which it owns once it is installed in `below`'s place.
     pub(crate) fn above(memory: &PageMemory, draft: Draft<P>, below: &Node<P>) -> Placed<Node<P>> {
         assert!(below.seq < draft.seq, "page sequence numbers fall along a chain (CHAIN-2)");
@@ -126,9 +145,23 @@ impl<P> Node<P> {
         Node::above(memory, draft, unsafe { &*below })
     }
 
+    /// As [`Node::atop`], for a change that has only these marks.
+    pub(crate) fn marked_atop(
+        memory: &PageMemory,
+        draft: Draft<P>,
+        marks: u64,
+        below: Placed<Node<P>>,
+    ) -> Placed<Node<P>> {
+        let marks = below.marks | marks;
+        let mut node = Node::atop(memory, draft, below);
+        node.marks = marks;
+        node
+    }
+
     fn assemble(memory: &PageMemory, draft: Draft<P>, below: Option<&Node<P>>) -> Placed<Node<P>> {
         let slotted = u32::from(matches!(draft.stamp, Stamp::Slot(_)));
-        let ends = slotted == 0 && !matches!(draft.body, Body::Append(_));
+        let is_ground = slotted == 0 && !matches!(draft.body, Body::Append(_));
+        let ground = below.filter(|_| !is_ground).and_then(Node::ground);
         let node = Node {
             body: draft.body,
             seq: draft.seq,
@@ -138,10 +171,23 @@ impl<P> Node<P> {
             unsaved: None,
             depth: 1 + below.map_or(0, |node| node.depth),
             slotted: slotted + below.map_or(0, |node| node.slotted),
-            grounded: ends || below.is_some_and(|node| node.grounded),
+            marks: if is_ground { 0 } else { ALL_MARKS },
+            is_ground,
+            ground: ground.map_or(ptr::null(), ptr::from_ref),
             below: below.map_or(ptr::null(), ptr::from_ref),
         };
         Placed::new(memory, node)
+    }
+
+    /// The newest base or free from here down that is no part of a batch: nothing that a reader needs
+    /// lies below it.
+    #[inline]
+    pub(crate) fn ground(&self) -> Option<&Node<P>> {
+        if self.is_ground {
+            return Some(self);
+        }
+        // SAFETY: null, or a node further down, which lives as long as this one (CHAIN-3).
+        unsafe { self.ground.as_ref() }
     }
 
     /// The node under this one.

@@ -237,11 +237,12 @@ where
         };
         let charge = cache.charge_of(frag_of(&body));
         let stamp = Stamp::Slot(self.slot.clone());
+        let marks = frag_of(&body).map_or(u64::MAX, |frag| cache.materializer.marks(frag));
         let draft = Draft { body, seq: target.seq, stamp, oldest: Lsn::MAX, charge };
         cache.charge(charge);
         let pushed = match target.head {
             // Even a base stands above what it replaces: if the batch aborts, that is the page.
-            Head::Chain(top) => target.cell.push(target.word, Node::above(&cache.memory, draft, top)),
+            Head::Chain(top) => target.cell.push(target.word, Node::marked(&cache.memory, draft, marks, top)),
             _ => target.cell.push(target.word, Node::bottom(&cache.memory, draft)),
         };
         match pushed {

@@ -119,9 +119,10 @@ where
         reservation.seal();
         let lsn = reservation.lsn();
         let charge = shared.cache.charge_of(frag_of(&body));
+        let marks = frag_of(&body).map_or(u64::MAX, |frag| shared.cache.materializer.marks(frag));
         let draft = Draft { body, seq: target.seq, stamp: Stamp::At(lsn), oldest: lsn, charge };
         shared.cache.charge(charge);
-        let Some((word, dropped)) = put(&shared.cache.memory, &target, draft, guard) else {
+        let Some((word, dropped)) = put(&shared.cache.memory, &target, draft, marks, guard) else {
             reservation.abort();
             shared.cache.uncharge(charge);
             return Ok(self.restale(target.cell, guard));
@@ -188,7 +189,7 @@ where
         // What was pending is not known to the caller, so a key of a page that holds it would lie.
         if pending == 0
             && top.depth as usize > self.shared.consolidation_threshold
-            && let Some((word, node)) = cache.consolidate(cell, word, top, guard)
+            && let Some((word, node)) = cache.shorten(cell, word, top, guard)
         {
             return PagePtr::of_chain(word, node);
         }
@@ -255,12 +256,13 @@ fn put<P: Send + Sync + 'static>(
     memory: &PageMemory,
     target: &Target<'_, '_, P>,
     draft: Draft<P>,
+    marks: u64,
     guard: &Guard,
 ) -> Option<(Word<P>, usize)> {
     let replaces = !matches!(draft.body, Body::Append(_));
     match target.head {
         Head::Chain(top) if !replaces => {
-            target.cell.push(target.word, Node::above(memory, draft, top)).ok().map(|word| (word, 0))
+            target.cell.push(target.word, Node::marked(memory, draft, marks, top)).ok().map(|word| (word, 0))
         }
         Head::Chain(top) => {
             let dropped = top.chain_charge();

@@ -254,6 +254,20 @@ impl<'g, P> PageView<'g, P> {
         }
     }
 
+    /// The newest base of the page, if every change above it is known to have none of these marks
+    /// ([`crate::Materializer::marks`]): the changes are then of no account to who asks.
+    #[inline]
+    #[must_use]
+    pub fn base_under(&self, marks: u64) -> Option<&'g P> {
+        if self.top.marks & marks != 0 {
+            return None;
+        }
+        match &self.top.ground()?.body {
+            Body::Base(frag) => Some(frag),
+            Body::Append(_) | Body::Free => None,
+        }
+    }
+
     /// The fragments, newest first, down to and including the newest base that readers may see.
     pub fn frags(&self) -> impl Iterator<Item = (&'g P, FragState)> + use<'g, P> {
         let mut next: Option<&'g Node<P>> = Some(self.top);

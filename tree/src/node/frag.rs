@@ -165,6 +165,19 @@ impl Frag {
         }
     }
 
+    /// The changes of records, if this is such.
+    pub(crate) fn ops(&self) -> Option<&Ops> {
+        match self {
+            Frag::Ops(ops) => Some(ops),
+            _ => None,
+        }
+    }
+
+    /// Marks of the keys that a change touches; all marks for one that touches fences or children.
+    pub(crate) fn marks(&self) -> u64 {
+        self.ops().map_or(u64::MAX, Ops::marks)
+    }
+
     /// The node, if this is one.
     #[cfg(test)]
     pub(crate) fn node(&self) -> Option<&Node> {

@@ -42,7 +42,7 @@ pub(crate) use self::{
     find::{Find, Reach, find, reach},
     frag::Frag,
     merge::{merge, try_merge},
-    ops::{Change, Ops, Tally},
+    ops::{Change, Ops, SHAPE_MARK, Tally, mark_of},
     split::Split,
 };
 

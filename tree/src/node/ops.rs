@@ -98,6 +98,15 @@ fn fingerprint(key: &[u8]) -> u32 {
     (end.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 | 1
 }
 
+/// The mark that changes of records never have, and changes of shape always do.
+pub(crate) const SHAPE_MARK: u64 = 1 << 63;
+
+/// The mark of a key among the marks of changes: different keys seldom share it.
+#[inline]
+pub(crate) fn mark_of(key: &[u8]) -> u64 {
+    1 << (fingerprint(key) >> 1) % SHAPE_MARK.trailing_zeros()
+}
+
 /// A single change taken apart.
 struct One<'a> {
     tally: Tally,
@@ -182,6 +191,32 @@ impl Ops {
         Ok(Ops { bytes, fingerprint: OF_MANY })
     }
 
+    /// All of these changes, oldest first, as one: the newest of a key counts. `None` if they are of
+    /// several trees or too large together.
+    pub(crate) fn united(memory: &PageMemory, oldest_first: &[&Ops]) -> Option<Ops> {
+        let tree = oldest_first.first()?.tally().tree;
+        let mut diff = 0;
+        let mut changes = Vec::with_capacity(oldest_first.iter().map(|ops| ops.len()).sum());
+        for ops in oldest_first {
+            let tally = ops.tally();
+            if tally.tree != tree {
+                return None;
+            }
+            diff += tally.diff;
+            changes.extend(ops.iter());
+        }
+        // Stable, so the newest change of a key is the last of its equals.
+        changes.sort_by(|left, right| left.0.cmp(right.0));
+        let mut kept: Vec<(&[u8], Change<'_>)> = Vec::with_capacity(changes.len());
+        for change in changes {
+            match kept.last_mut() {
+                Some(last) if last.0 == change.0 => *last = change,
+                _ => kept.push(change),
+            }
+        }
+        Ops::many(memory, Tally { tree, diff }, &kept).ok()
+    }
+
     /// Checks that `bytes` are changes, wholly, and copies them into page memory.
     ///
     /// # Errors
@@ -217,6 +252,11 @@ impl Ops {
     fn slots(&self) -> &[[u8; SLOT_BYTES]] {
         let count = u32::from_le_bytes([self.bytes[4], self.bytes[5], self.bytes[6], self.bytes[7]]);
         self.bytes[MANY_HEADER_BYTES..][..SLOT_BYTES * count as usize].as_chunks().0
+    }
+
+    /// Marks of all keys that change.
+    pub(crate) fn marks(&self) -> u64 {
+        self.iter().fold(0, |marks, (key, _)| marks | mark_of(key))
     }
 
     /// How many keys change.

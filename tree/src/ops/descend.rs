@@ -3,7 +3,7 @@
 use pagecache::{Failure, FragState, Guard, PageId, PagePtr, View};
 
 use super::{Core, DESCENTS_MAX, Page};
-use crate::node::{Frag, Node, Reach, reach};
+use crate::node::{Frag, Node, Reach, SHAPE_MARK, reach};
 
 /// A leaf that covers the key that was asked for, and how it was reached.
 pub(super) struct LeafPage<'g> {
@@ -59,7 +59,7 @@ impl Core {
         for _ in 0..DESCENTS_MAX {
             let mut pid = self.root;
             while let View::Page(page) = self.pages.view(pid, guard)? {
-                let next = match page.settled() {
+                let next = match page.base_under(SHAPE_MARK) {
                     Some(Frag::Node(node)) => {
                         node.prefetch_front();
                         self.step_settled(node, key)

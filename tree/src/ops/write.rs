@@ -6,7 +6,7 @@ use super::{
     Core, READ_DEPTH_MAX, RECORD_PART,
     descend::{LeafPage, visible},
 };
-use crate::node::{Change, Find, Frag, Ops, Tally, find};
+use crate::node::{Change, Find, Frag, Ops, Tally, find, mark_of};
 
 /// What to do with a key, decided from its value.
 pub(crate) enum Decision<'a> {
@@ -48,6 +48,12 @@ impl Core {
 
     /// The key's value in its leaf; the outer `None` says that the leaf is not its leaf any more.
     fn find_in<'g>(&self, leaf: &LeafPage<'g>, key: &[u8]) -> Result<Option<Option<&'g [u8]>>, Failure> {
+        if let Some(Frag::Node(node)) = leaf.page.base_under(mark_of(key))
+            && node.is_leaf()
+            && node.covers(key)
+        {
+            return Ok(Some(node.get(key)));
+        }
         // A batch that ended since the descent may have split or freed the leaf under the view.
         let is_final = leaf.page.is_final();
         let found = match leaf.page.settled() {
