@@ -27,35 +27,43 @@ pub(crate) fn key(i: u64) -> [u8; KEY_BYTES] {
     key
 }
 
-fn seed_of(key: &[u8]) -> u64 {
-    key.chunks(8).fold(0, |seed, chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        mix(seed ^ u64::from_le_bytes(word))
-    })
+/// Words of a value; six bytes follow them.
+const WORDS: usize = VALUE_BYTES / 8;
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes[at * 8..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// The value that belongs to `key`.
+fn seed_of(key: &[u8]) -> u64 {
+    let sum = word(key, 0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ word(key, 1).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ word(key, 2).wrapping_mul(0x1656_67b1_9e37_79f9);
+    mix(sum)
+}
+
+/// The value that belongs to `key`: its words are random, but together they give the key's seed by
+/// exclusive or, so that every byte of a value is checked at little more than the price of reading it.
 pub(crate) fn value(key: &[u8]) -> [u8; VALUE_BYTES] {
     let mut value = [0; VALUE_BYTES];
     let seed = seed_of(key);
-    for (i, chunk) in value.chunks_mut(8).enumerate() {
-        let len = chunk.len();
-        chunk.copy_from_slice(&mix(seed.wrapping_add(i as u64)).to_le_bytes()[..len]);
+    let mut left = seed;
+    let (words, rest) = value.as_chunks_mut::<8>();
+    for (i, word) in words.iter_mut().enumerate() {
+        let next = if i + 1 < WORDS { mix(seed.wrapping_add(i as u64)) } else { left };
+        left ^= next;
+        *word = next.to_le_bytes();
     }
+    let len = rest.len();
+    rest.copy_from_slice(&seed.to_le_bytes()[..len]);
     value
 }
 
-/// Panics unless `value` is the one that belongs to `key`, in every byte.
+/// Panics unless `found` is the value that belongs to `key`: any one byte that differs shows.
 pub(crate) fn check(key: &[u8], found: &[u8]) {
-    assert!(found == value(key), "a wrong value for {}", String::from_utf8_lossy(key));
-}
-
-/// Panics unless the value's length and first eight bytes are right: enough to catch a mix-up,
-/// cheap enough for a scan.
-pub(crate) fn check_briefly(key: &[u8], found: &[u8]) {
-    let first = mix(seed_of(key)).to_le_bytes();
-    let is_right = found.len() == VALUE_BYTES && found[..8] == first;
+    let (words, rest) = found.as_chunks::<8>();
+    let seed = words.iter().fold(0, |all, word| all ^ u64::from_le_bytes(*word));
+    let is_right =
+        found.len() == VALUE_BYTES && seed == seed_of(key) && rest == &seed.to_le_bytes()[..VALUE_BYTES % 8];
     assert!(is_right, "a wrong value for {}", String::from_utf8_lossy(key));
 }
 

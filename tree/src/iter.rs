@@ -1,9 +1,12 @@
 //! Iterators: a leaf at each end, and the bounds of what is left between them.
 //!
 //! An iterator holds no guard and no lock. It holds the leaf that it is in at either end, as it was
-//! on arrival, and goes on by key and fence. After an error it ends.
+//! on arrival, and goes on by key and fence. After an error it ends. Long values are lent: they point
+//! into their leaf, until an eighth of the memory is on loan; from there on they are copied.
 
 use std::{fmt, ops::Bound};
+
+use pagecache::mem::Lent;
 
 use crate::{
     IVec, Result,
@@ -61,6 +64,16 @@ struct Stretch {
     leaf: Leaf,
     from: usize,
     to: usize,
+    loan: Loan,
+}
+
+/// Whether values may point into their leaf.
+enum Loan {
+    /// Nobody has asked yet.
+    Unasked,
+    Granted(Lent),
+    /// Too much is lent, or too few records would profit: they are copied.
+    Refused,
 }
 
 impl Stretch {
@@ -69,7 +82,23 @@ impl Stretch {
         let to = range.high.as_ref().map_or(leaf.len(), |high| position(&leaf, high));
         let to = to.max(from);
         leaf.prefetch_records(from, to);
-        Stretch { leaf, from, to }
+        let loan = if to - from > 1 { Loan::Unasked } else { Loan::Refused };
+        Stretch { leaf, from, to, loan }
+    }
+
+    /// Record `at`: its key, and its value where it lies if it is long and may be lent.
+    #[inline]
+    fn entry(&mut self, at: usize, core: &Core) -> (IVec, IVec) {
+        let (key, value) = self.leaf.record(at);
+        if value.len() > IVec::INLINE_BYTES_MAX && matches!(self.loan, Loan::Unasked) {
+            let lent = self.leaf.lend(core.memory(), core.pages.lend_bytes_max());
+            self.loan = lent.map_or(Loan::Refused, Loan::Granted);
+        }
+        let value = match &self.loan {
+            Loan::Granted(lent) => IVec::lent(lent, self.leaf.offset_of(value), value.len()),
+            Loan::Unasked | Loan::Refused => IVec::from(value),
+        };
+        (IVec::joined(key.prefix, key.suffix), value)
     }
 }
 
@@ -113,12 +142,6 @@ impl Iter {
         self.map(|entry| entry.map(|(_, value)| value))
     }
 
-    #[inline]
-    fn entry(leaf: &Leaf, at: usize) -> (IVec, IVec) {
-        let (key, value) = leaf.record(at);
-        (IVec::joined(key.prefix, key.suffix), IVec::from(value))
-    }
-
     /// Takes the next leaf off the low end of what is left. False if nothing is left there.
     fn load_front(&mut self) -> Result<bool> {
         if self.range.is_empty() {
@@ -158,7 +181,7 @@ impl Iter {
                 && front.from < front.to
             {
                 front.from += 1;
-                return Ok(Some(Iter::entry(&front.leaf, front.from - 1)));
+                return Ok(Some(front.entry(front.from - 1, &self.core)));
             }
             if !self.load_front()? {
                 // The rest, if any, is what the other end holds.
@@ -167,7 +190,7 @@ impl Iter {
                     return Ok(None);
                 }
                 back.from += 1;
-                return Ok(Some(Iter::entry(&back.leaf, back.from - 1)));
+                return Ok(Some(back.entry(back.from - 1, &self.core)));
             }
         }
     }
@@ -178,7 +201,7 @@ impl Iter {
                 && back.from < back.to
             {
                 back.to -= 1;
-                return Ok(Some(Iter::entry(&back.leaf, back.to)));
+                return Ok(Some(back.entry(back.to, &self.core)));
             }
             if !self.load_back()? {
                 let Some(front) = &mut self.front else { return Ok(None) };
@@ -186,7 +209,7 @@ impl Iter {
                     return Ok(None);
                 }
                 front.to -= 1;
-                return Ok(Some(Iter::entry(&front.leaf, front.to)));
+                return Ok(Some(front.entry(front.to, &self.core)));
             }
         }
     }

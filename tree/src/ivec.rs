@@ -1,7 +1,8 @@
 //! [`IVec`]: the bytes that the store takes and gives, inline when short and shared when long.
 //!
 //! * At most [`INLINE_BYTES_MAX`] bytes lie in the value itself: no allocation, a clone is a copy.
-//! * Longer ones lie in one `Arc<[u8]>`; clones and [`IVec::subslice`] share it.
+//! * Longer ones lie in one `Arc<[u8]>`, or where a scan found them; clones and [`IVec::subslice`] share
+//!   these bytes.
 //! * Writing through `DerefMut` never changes what another handle sees: shared bytes are copied first.
 
 use std::{
@@ -13,12 +14,16 @@ use std::{
     sync::Arc,
 };
 
+use pagecache::mem::Lent;
+
 /// Longest value that needs no allocation: what fits 32 bytes beside a tag and a length.
-const INLINE_BYTES_MAX: usize = 30;
+const INLINE_BYTES_MAX: usize = IVec::INLINE_BYTES_MAX;
 
 /// A byte vector that is cheap to clone.
 ///
-/// Up to 30 bytes are held inline; longer ones are shared and counted. Anything that is `Into<IVec>`
+/// Up to 30 bytes are held inline; longer ones are shared and counted. A value that a scan returned may
+/// point into its leaf, which stays in memory for as long as such a value is kept; at most an eighth of
+/// the database's memory is on loan in this way, what exceeds it is copied. Anything that is `Into<IVec>`
 /// can be stored, and an `IVec` derefs to `&[u8]`.
 ///
 /// ```
@@ -34,14 +39,30 @@ pub struct IVec(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE_BYTES_MAX],
+    },
     Whole(Arc<[u8]>),
-    Part { base: Arc<[u8]>, offset: u32, len: u32 },
+    Part {
+        base: Arc<[u8]>,
+        offset: u32,
+        len: u32,
+    },
+    /// Bytes of a leaf, which stays in memory meanwhile.
+    Lent {
+        leaf: Lent,
+        offset: u32,
+        len: u32,
+    },
 }
 
 const _: () = assert!(size_of::<IVec>() <= 32, "an IVec is four words");
 
 impl IVec {
+    /// Longest value that is held inline, in bytes.
+    pub(crate) const INLINE_BYTES_MAX: usize = 30;
+
     /// A part of this value that shares its bytes.
     ///
     /// # Panics
@@ -64,6 +85,9 @@ impl IVec {
             Repr::Inline { bytes, .. } => return Self::copied(&bytes[slice_offset..slice_offset + len]),
             Repr::Whole(base) => (base, slice_offset),
             Repr::Part { base, offset, .. } => (base, *offset as usize + slice_offset),
+            Repr::Lent { leaf, offset, .. } => {
+                return Self::lent(leaf, *offset as usize + slice_offset, len);
+            }
         };
         if len == base.len() {
             return Self(Repr::Whole(base.clone()));
@@ -90,6 +114,16 @@ impl IVec {
         Self(Repr::Inline { len: len as u8, bytes })
     }
 
+    /// A part of a leaf, copied if it is short. The leaf is at most as long as 32 bits say.
+    #[inline]
+    pub(crate) fn lent(leaf: &Lent, offset: usize, len: usize) -> Self {
+        if len <= INLINE_BYTES_MAX {
+            return Self::copied(&leaf[offset..offset + len]);
+        }
+        Self(Repr::Lent { leaf: leaf.clone(), offset: offset as u32, len: len as u32 })
+    }
+
+    #[inline]
     fn copied(bytes: &[u8]) -> Self {
         if bytes.len() > INLINE_BYTES_MAX {
             return Self(Repr::Whole(Arc::from(bytes)));
@@ -109,6 +143,7 @@ impl Deref for IVec {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
             Repr::Whole(base) => base,
             Repr::Part { base, offset, len } => &base[*offset as usize..][..*len as usize],
+            Repr::Lent { leaf, offset, len } => &leaf[*offset as usize..][..*len as usize],
         }
     }
 }
@@ -118,6 +153,7 @@ impl DerefMut for IVec {
     fn deref_mut(&mut self) -> &mut [u8] {
         let shared = match &mut self.0 {
             Repr::Inline { .. } => false,
+            Repr::Lent { .. } => true,
             Repr::Whole(base) | Repr::Part { base, .. } => Arc::get_mut(base).is_none(),
         };
         if shared {
@@ -128,6 +164,7 @@ impl DerefMut for IVec {
             // The bytes are this handle's alone by now, so nothing is copied here.
             Repr::Whole(base) => Arc::make_mut(base),
             Repr::Part { base, offset, len } => &mut Arc::make_mut(base)[*offset as usize..][..*len as usize],
+            Repr::Lent { .. } => unreachable!("lent bytes were copied just now"),
         }
     }
 }
@@ -288,10 +325,33 @@ mod tests {
         sync::Arc,
     };
 
+    use pagecache::mem::{PageBuf, PageMemory};
+
     use super::{INLINE_BYTES_MAX, IVec};
 
     fn bytes(len: usize) -> Vec<u8> {
         (0..len).map(|i| i as u8).collect()
+    }
+
+    #[test]
+    fn lent_bytes_are_shared_until_they_are_written_to() {
+        let memory = PageMemory::with_checks();
+        let leaf = PageBuf::copy_of(&memory, &bytes(200));
+        let lent = memory.lend(&leaf, usize::MAX).expect("nothing is lent yet");
+        let value = IVec::lent(&lent, 10, 100);
+        let part = value.subslice(20, 50);
+        let short = value.subslice(1, 3);
+        drop((leaf, lent));
+        assert!(memory.lent_bytes() > 0, "the leaf is held by its values");
+        assert_eq!(value, &bytes(200)[10..110]);
+        assert_eq!(part, &bytes(200)[30..80]);
+        assert_eq!(short, &[11, 12, 13]);
+        let mut written = value.clone();
+        written[0] = 99;
+        assert_eq!((written[0], value[0]), (99, 10));
+        assert_eq!(Arc::<[u8]>::from(value), bytes(200)[10..110].into());
+        drop((part, written, short));
+        assert_eq!((memory.lent_bytes(), memory.stats().buffers), (0, 0));
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl<M: Materializer> Cache<M> {
         self.resident_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes that pages may occupy.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Bytes of pages in memory.
     pub(crate) fn resident_bytes(&self) -> usize {
         self.resident_bytes.load(Ordering::Relaxed)

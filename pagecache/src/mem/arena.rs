@@ -34,7 +34,7 @@ use super::{
     runs::{CHUNK_PAGES_MAX, Run, RunPool},
     slabs::{Released, Slabs, Taken},
 };
-use crate::sync::{AtomicU32, Mutex, MutexGuard, set_stripe_hint, stripe_hint};
+use crate::sync::{AtomicU32, AtomicUsize, Mutex, MutexGuard, set_stripe_hint, stripe_hint};
 
 /// What freed bytes are overwritten with.
 pub(super) const POISON: u8 = 0xDE;
@@ -79,6 +79,8 @@ pub(super) struct Arena {
     stripes: [OnceLock<Stripe>; STRIPES],
     pool: Mutex<Pool>,
     alone: Mutex<MemoryStats>,
+    /// See [`super::lent`].
+    pub(super) lent_bytes: AtomicUsize,
 }
 
 /// The slabs of every class.
@@ -119,6 +121,7 @@ impl Arena {
             stripes: [const { OnceLock::new() }; STRIPES],
             pool: Mutex::new(Pool { runs: RunPool::default(), chunks: Vec::new(), bytes: 0 }),
             alone: Mutex::new(MemoryStats::default()),
+            lent_bytes: AtomicUsize::new(0),
         })
     }
 

@@ -8,12 +8,14 @@
 //!   at zero when the last one is gone.
 //! * Buffers outlive the handles they were built with.
 //!
-//! [`arena`] carves and frees, [`buf`] counts, [`placed`] puts single values there; [`class`], [`runs`] and [`slabs`] are their arithmetic,
+//! [`arena`] carves and frees, [`buf`] counts, [`placed`] puts single values there,
+//! [`lent`] lends; [`class`], [`runs`] and [`slabs`] are their arithmetic,
 //! and hold no pointers. How much memory a store may use is the cache's business.
 
 mod arena;
 mod buf;
 mod class;
+mod lent;
 mod placed;
 mod prefetch;
 mod runs;
@@ -24,6 +26,7 @@ use std::{convert::Infallible, fmt, sync::Arc};
 use arena::Arena;
 pub(crate) use arena::Mapping;
 pub use buf::PageBuf;
+pub use lent::Lent;
 pub(crate) use placed::Placed;
 pub use prefetch::{prefetch, prefetch_read};
 

@@ -32,6 +32,9 @@ use crate::{
 const LOG_TRIES_MAX: u32 = 5000;
 const LOG_PAUSE: Duration = Duration::from_millis(1);
 
+/// Part of the memory for pages that callers may hold on loan.
+const LENT_DIVISOR: usize = 8;
+
 /// A latch-free page cache on log-structured storage.
 ///
 /// Pages are made of fragments: a base and changes to it, united by a [`Materializer`]. Every change
@@ -340,6 +343,13 @@ where
         *tries += 1;
         std::thread::sleep(LOG_PAUSE);
         true
+    }
+
+    /// Bytes of pages that may be lent to callers at one time: an eighth of `cache_capacity`. Who would
+    /// lend more copies instead ([`crate::mem::PageMemory::lend`]).
+    #[must_use]
+    pub fn lend_bytes_max(&self) -> usize {
+        self.shared.cache.capacity() / LENT_DIVISOR
     }
 
     /// Sizes and counts of this store.

@@ -15,7 +15,7 @@ use std::fmt;
 
 use pagecache::{
     PageId,
-    mem::{PageBuf, PageMemory, prefetch_read},
+    mem::{Lent, PageBuf, PageMemory, prefetch_read},
 };
 
 mod build;
@@ -265,6 +265,17 @@ impl Node {
         let view = self.view();
         let (suffix, value) = view.record(i);
         (KeyParts { prefix: view.prefix(), suffix }, value)
+    }
+
+    /// The node's buffer on loan, and nothing if too much is lent already.
+    pub(crate) fn lend(&self, memory: &PageMemory, bytes_max: usize) -> Option<Lent> {
+        memory.lend(&self.bytes, bytes_max)
+    }
+
+    /// Where a part of the node's bytes lies among them.
+    #[inline]
+    pub(crate) fn offset_of(&self, part: &[u8]) -> usize {
+        part.as_ptr().addr() - self.bytes.as_ptr().addr()
     }
 
     /// The bytes, which are the encoding.

@@ -104,7 +104,7 @@ pub(crate) const SHAPE_MARK: u64 = 1 << 63;
 /// The mark of a key among the marks of changes: different keys seldom share it.
 #[inline]
 pub(crate) fn mark_of(key: &[u8]) -> u64 {
-    1 << (fingerprint(key) >> 1) % SHAPE_MARK.trailing_zeros()
+    1 << ((fingerprint(key) >> 1) % SHAPE_MARK.trailing_zeros())
 }
 
 /// A single change taken apart.
