@@ -283,6 +283,12 @@ impl Arena {
 }
 
 impl Header {
+    /// The arena that the block came from.
+    pub(super) fn arena(&self) -> &Arena {
+        // SAFETY: the owner lives while its block is out (MEM-2), and `self` is in that block.
+        &unsafe { self.owner.as_ref() }.arena
+    }
+
     /// Bytes that the buffer occupies, header and slack included.
     pub(super) fn charged_bytes(&self) -> usize {
         // SAFETY: the owner lives while its block is out (MEM-2), and `self` is in that block.

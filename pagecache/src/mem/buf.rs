@@ -53,6 +53,11 @@ impl PageBuf {
         self.header().charged_bytes()
     }
 
+    /// The memory that it lies in.
+    pub(super) fn arena(&self) -> &Arena {
+        self.header().arena()
+    }
+
     /// Asks the processor for the first cache line, which holds the length too.
     #[inline]
     pub fn prefetch(&self) {

@@ -5,7 +5,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::{PageBuf, PageMemory, arena::Arena};
+use super::{PageBuf, PageMemory};
 use crate::sync::Ordering;
 
 /// A buffer on loan; clones share one loan. It ends with the last of them.
@@ -14,7 +14,6 @@ pub struct Lent(Arc<Loan>);
 
 struct Loan {
     buf: PageBuf,
-    arena: Arc<Arena>,
 }
 
 impl PageMemory {
@@ -28,7 +27,7 @@ impl PageMemory {
             arena.lent_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return None;
         }
-        Some(Lent(Arc::new(Loan { buf: buf.clone(), arena: arena.clone() })))
+        Some(Lent(Arc::new(Loan { buf: buf.clone() })))
     }
 
     /// Bytes of buffers that are lent.
@@ -40,7 +39,7 @@ impl PageMemory {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        self.arena.lent_bytes.fetch_sub(self.buf.charged_bytes(), Ordering::Relaxed);
+        self.buf.arena().lent_bytes.fetch_sub(self.buf.charged_bytes(), Ordering::Relaxed);
     }
 }
 
