@@ -69,6 +69,12 @@ pub enum Failure {
         /// What, and what to do about it.
         what: String,
     },
+    /// A batch that has changed something already met a page that takes no new batch at the moment.
+    /// Give the batch up, call [`crate::PageCache::pass_gate`], and begin again.
+    Gated {
+        /// The page.
+        pid: crate::ids::PageId,
+    },
     /// A call that its place forbids, as waiting for the log while holding one of its reservations.
     Misuse {
         /// What was called where.
@@ -132,6 +138,7 @@ impl fmt::Display for Failure {
                 write!(f, "{what} of {bytes} bytes exceeds the limit of {limit}; {remedy}")
             }
             Failure::Unsupported { what } => f.write_str(what),
+            Failure::Gated { pid } => write!(f, "page {pid} takes no new batch at the moment; try again"),
             Failure::Misuse { what } => f.write_str(what),
         }
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use pagecache::io::sim::{Rng, SimClock, SimDisk, SimSpawner};
 use tree::{Config, Db};
 
-/// Bytes of a segment, of the log and of the pages.
+/// Bytes of a segment of the pages, and of the log's largest.
 const SEGMENT_BYTES: usize = 16 << 10;
 
 /// Sizes of a small store.
@@ -20,6 +20,8 @@ pub struct Shape {
     pub cache_bytes: u64,
     /// Log bytes between checkpoints.
     pub checkpoint_every_bytes: u64,
+    /// Bytes of a segment of the log; a batch above it is a run of records.
+    pub log_segment_bytes: usize,
     /// Log bytes on disk.
     pub log_capacity: u64,
     /// Buffers in front of the log.
@@ -29,7 +31,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Sizes chosen by the seed; log and pages have segments of 16 KiB.
+    /// Sizes chosen by the seed; pages have segments of 16 KiB, the log of 8 or 16.
     #[must_use]
     pub fn any(rng: &mut Rng) -> Shape {
         let log_capacity = SEGMENT_BYTES as u64 * (4 + rng.below(5));
@@ -38,6 +40,7 @@ impl Shape {
             leaf_bytes_max: 128 << rng.below(4),
             cache_bytes: if rng.chance(1, 2) { 1 << 30 } else { 1 << (10 + rng.below(5)) },
             checkpoint_every_bytes: (2 << 10) + rng.below(log_capacity / 2),
+            log_segment_bytes: SEGMENT_BYTES >> rng.below(2),
             log_capacity,
             log_buffers: 2 << rng.below(3),
             flush_every_ms: if rng.chance(1, 2) { Some(500) } else { None },
@@ -86,7 +89,7 @@ impl World {
                     .clock(clock)
                     .salt_seed(salt_seed)
                     .block_bytes(shape.block_bytes)
-                    .log_segment_bytes(SEGMENT_BYTES)
+                    .log_segment_bytes(shape.log_segment_bytes)
                     .log_capacity(shape.log_capacity)
                     .log_buffers(shape.log_buffers)
                     .checkpoint_every_bytes(shape.checkpoint_every_bytes)

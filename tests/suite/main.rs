@@ -1,6 +1,7 @@
 //! One binary for every system test.
 #![forbid(unsafe_code)]
 
+mod batches;
 mod concurrent;
 mod counts;
 mod crash;

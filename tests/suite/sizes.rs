@@ -41,7 +41,7 @@ fn what_is_too_large_is_refused_by_name_and_nothing_has_happened() {
     assert!(matches!(db.insert("k", vec![0; limit]), Err(Error::TooLarge { .. })));
     db.insert("k", vec![0; limit - 1]).unwrap();
     let mut batch = Batch::default();
-    for n in 0..3_u8 {
+    for n in 0..=255_u8 {
         batch.insert(&[n], vec![0; limit - 1]);
     }
     let refused = db.apply_batch(batch);

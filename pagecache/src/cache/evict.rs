@@ -1,14 +1,15 @@
 //! Eviction: a clock hand passes over the pages and takes those that nobody touched since its last
-//! pass. Clean pages leave at once, dirty ones are written back first.
+//! pass. Clean pages leave at once, dirty ones are written back first. Of a page with something pending
+//! the base leaves and the changes stay: a batch may touch far more pages than fit (P-8).
 
-use super::Cache;
+use super::{Cache, resident::copy_of};
 use crate::{
     error::Failure,
-    ids::PageId,
+    ids::{PageId, PageSeq},
     materializer::Materializer,
     page::{
         cell::{Cell, Head, Word},
-        chain::ALL_DURABLE,
+        chain::{ALL_DURABLE, Body, Node, free_chain},
     },
     reclaim::{Guard, pin},
     store::Purpose,
@@ -74,7 +75,15 @@ impl<M: Materializer> Cache<M> {
         let (word, head) = cell.head(guard);
         let Head::Chain(top) = head else { return true };
         let Some(durable) = cell.durable(guard) else { return false };
-        if durable.image.is_none() || top.is_unsettled() || top.oldest_above(durable.seq) != ALL_DURABLE {
+        if durable.image.is_none() {
+            return false;
+        }
+        if top.is_unsettled() {
+            self.evict_under(cell, word, top, durable.seq, guard);
+            // Writing it back would have to wait for the batch.
+            return true;
+        }
+        if top.oldest_above(durable.seq) != ALL_DURABLE {
             return false;
         }
         let charge = top.chain_charge();
@@ -82,5 +91,38 @@ impl<M: Materializer> Cache<M> {
             self.uncharge(charge);
         }
         true
+    }
+
+    /// Evicts what lies in the page's durable form and leaves the changes above it, pending ones among
+    /// them, as they are.
+    fn evict_under(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        word: Word<M::PageFrag>,
+        top: &Node<M::PageFrag>,
+        durable_seq: PageSeq,
+        guard: &Guard,
+    ) {
+        let mut kept: Vec<&Node<M::PageFrag>> =
+            top.walk().take_while(|node| node.seq > durable_seq).collect();
+        let is_over_evicted = kept.len() == top.depth as usize;
+        // A base among them is in no file yet, or may yet fail to replace what would be missing.
+        if is_over_evicted || kept.iter().any(|node| !matches!(node.body, Body::Append(_))) {
+            return;
+        }
+        let Some(oldest) = kept.pop() else { return };
+        let mut chain = Node::bottom(&self.memory, copy_of(oldest));
+        while let Some(node) = kept.pop() {
+            chain = Node::atop(&self.memory, copy_of(node), chain);
+        }
+        let charge = chain.chain_charge();
+        self.charge(charge);
+        match cell.replace(word, chain, guard) {
+            Ok(_) => self.uncharge(top.chain_charge()),
+            Err(chain) => {
+                self.uncharge(charge);
+                free_chain(chain);
+            }
+        }
     }
 }

@@ -89,20 +89,8 @@ impl<M: Materializer> Cache<M> {
         let mut chain = self.clean_base(base, durable_seq);
         let mut charge = chain.charge;
         while let Some(node) = kept.pop() {
-            let body = match &node.body {
-                Body::Base(frag) => Body::Base(frag.clone()),
-                Body::Append(frag) => Body::Append(frag.clone()),
-                Body::Free => Body::Free,
-            };
-            let draft = Draft {
-                body,
-                seq: node.seq,
-                stamp: node.stamp.clone(),
-                oldest: node.oldest,
-                charge: node.charge,
-            };
             charge += node.charge;
-            chain = Node::atop(&self.memory, draft, chain);
+            chain = Node::atop(&self.memory, copy_of(node), chain);
         }
         self.charge(charge);
         match cell.replace(word, chain, guard) {
@@ -141,6 +129,17 @@ impl<M: Materializer> Cache<M> {
             offset: 0,
         }
     }
+}
+
+/// What a copy of a node is made of; it takes the node's place in a chain that replaces the node's.
+pub(super) fn copy_of<P: Clone>(node: &Node<P>) -> Draft<P> {
+    let body = match &node.body {
+        Body::Base(frag) => Body::Base(frag.clone()),
+        Body::Append(frag) => Body::Append(frag.clone()),
+        Body::Free => Body::Free,
+    };
+    let (seq, stamp) = (node.seq, node.stamp.clone());
+    Draft { body, seq, stamp, oldest: node.oldest, charge: node.charge }
 }
 
 /// True if the chain holds a base that readers may see, so that nothing is missing below.

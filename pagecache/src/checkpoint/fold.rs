@@ -3,12 +3,19 @@
 //! Records of a page are ordered by the page's sequence number, not by their place in the log: two
 //! batches that touch one page may commit in the other order. A record whose number is at or below
 //! the checkpoint's number for its page is part of the page's image already.
+//!
+//! A run counts by the record that ends it. One that began before the tail concerns durable pages only,
+//! and no more is taken of it than that record says; one that began in the tail must be whole (P-2).
+
+use std::collections::BTreeMap;
 
 use crate::{
     error::DecodeError,
     format::{
         batch::{self, EntryKind},
+        codec,
         record::Kind,
+        run::{PartsSum, RunEnd, read_part},
     },
     ids::{Lsn, PageId, PageSeq},
     materializer::Materializer,
@@ -28,6 +35,8 @@ pub(crate) struct Replayed<'t> {
 pub(crate) struct Change<P> {
     pub(crate) pid: PageId,
     pub(crate) lsn: Lsn,
+    /// Where the first record of its batch lies, which the log must keep.
+    pub(crate) first: Lsn,
     pub(crate) seq: PageSeq,
     pub(crate) body: Body<P>,
 }
@@ -48,58 +57,136 @@ pub(crate) struct Nonsense {
     pub(crate) why: String,
 }
 
-/// Folds `records` over a checkpoint: `bound` and `recovery` are the checkpoint's, `durable_seq`
-/// tells its number for a page, 0 for one that it does not hold.
+/// Folds `records`, read from `from` on, over a checkpoint: `bound` and `recovery` are the
+/// checkpoint's, `durable_seq` tells its number for a page, 0 for one that it does not hold.
 pub(crate) fn fold<'t, M: Materializer>(
     materializer: &M,
     bound: PageId,
     recovery: Option<(Lsn, M::Recovery)>,
+    from: Lsn,
     durable_seq: impl Fn(PageId) -> PageSeq,
     records: impl Iterator<Item = Replayed<'t>>,
 ) -> Result<Fold<M::PageFrag, M::Recovery>, Nonsense> {
-    let mut fold = Fold { changes: Vec::new(), bound, recovery };
+    let fold = Fold { changes: Vec::new(), bound, recovery };
     let known = fold.recovery.as_ref().map_or(0, |(lsn, _)| *lsn);
+    let mut folding = Folding { materializer, durable_seq, from, known, fold, runs: BTreeMap::new() };
     for record in records {
         let lsn = record.lsn;
-        let mut take = |pid: PageId, seq: PageSeq, kind: EntryKind, bytes: &[u8]| -> Result<(), Nonsense> {
-            fold.bound = fold.bound.max(pid + 1);
-            let body = decode(materializer, kind, bytes).map_err(|why| Nonsense {
-                lsn,
-                why: format!("a fragment of page {pid} does not decode: {why}"),
-            })?;
-            if lsn > known
-                && let Body::Base(frag) | Body::Append(frag) = &body
-                && let Some(value) = materializer.recover(frag)
-            {
-                fold.recovery = Some((lsn, value));
-            }
-            if seq > durable_seq(pid) {
-                fold.changes.push(Change { pid, lsn, seq, body });
-            }
-            Ok(())
-        };
-        match record.kind {
-            Kind::Append => take(record.pid, record.seq, EntryKind::Append, record.payload)?,
-            Kind::Base => take(record.pid, record.seq, EntryKind::Base, record.payload)?,
-            Kind::Free => take(record.pid, record.seq, EntryKind::Free, record.payload)?,
-            Kind::Batch => {
-                let mut rest = record.payload;
-                while let Some(next) = batch::next_entry(rest) {
-                    let (entry, after) = next.map_err(|why| Nonsense { lsn, why })?;
-                    take(entry.pid, entry.seq, entry.kind, entry.bytes)?;
-                    rest = after;
-                }
-            }
-            other => {
-                return Err(Nonsense {
-                    lsn,
-                    why: format!("a record of kind {other:?} has no place in a page log"),
-                });
-            }
-        }
+        folding.take(record).map_err(|why| Nonsense { lsn, why })?;
     }
+    let mut fold = folding.fold;
     order(&mut fold.changes);
     Ok(fold)
+}
+
+/// A fold under way.
+struct Folding<'t, 'm, M: Materializer, D> {
+    materializer: &'m M,
+    durable_seq: D,
+    from: Lsn,
+    /// The position of the checkpoint's recovery value.
+    known: Lsn,
+    fold: Fold<M::PageFrag, M::Recovery>,
+    /// Parts of runs that began in the tail and did not end yet, by the runs' first positions.
+    runs: BTreeMap<Lsn, Vec<(Lsn, &'t [u8])>>,
+}
+
+/// Where a fragment stands in the log.
+#[derive(Clone, Copy)]
+struct Place {
+    lsn: Lsn,
+    first: Lsn,
+}
+
+impl<'t, M: Materializer, D: Fn(PageId) -> PageSeq> Folding<'t, '_, M, D> {
+    fn take(&mut self, record: Replayed<'t>) -> Result<(), String> {
+        let Replayed { lsn, kind, pid, seq, payload } = record;
+        let place = Place { lsn, first: lsn };
+        let single = |kind| batch::Entry { pid, kind, seq, bytes: payload };
+        match kind {
+            Kind::Append => self.change(place, single(EntryKind::Append), true),
+            Kind::Base => self.change(place, single(EntryKind::Base), true),
+            Kind::Free => self.change(place, single(EntryKind::Free), true),
+            Kind::Batch => self.changes(place, payload, true),
+            Kind::RunPart => self.part(lsn, payload),
+            Kind::RunCommit => self.end(lsn, payload),
+            other => Err(format!("a record of kind {other:?} has no place in a page log")),
+        }
+    }
+
+    fn changes(&mut self, place: Place, mut rest: &[u8], recovers: bool) -> Result<(), String> {
+        while let Some(next) = batch::next_entry(rest) {
+            let (entry, after) = next?;
+            self.change(place, entry, recovers)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// One fragment. `recovers` is false where its record has named the recovery value already.
+    fn change(&mut self, place: Place, entry: batch::Entry<'_>, recovers: bool) -> Result<(), String> {
+        let batch::Entry { pid, kind, seq, bytes } = entry;
+        self.fold.bound = self.fold.bound.max(pid + 1);
+        let body = decode(self.materializer, kind, bytes)
+            .map_err(|why| format!("a fragment of page {pid} does not decode: {why}"))?;
+        if recovers
+            && let Body::Base(frag) | Body::Append(frag) = &body
+            && let Some(value) = self.materializer.recover(frag)
+        {
+            self.recover(place.lsn, value);
+        }
+        if seq > (self.durable_seq)(pid) {
+            self.fold.changes.push(Change { pid, lsn: place.lsn, first: place.first, seq, body });
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self, lsn: Lsn, value: M::Recovery) {
+        if lsn > self.known {
+            self.fold.recovery = Some((lsn, value));
+        }
+    }
+
+    fn part(&mut self, lsn: Lsn, payload: &'t [u8]) -> Result<(), String> {
+        let part = read_part(payload).map_err(|why| why.to_string())?;
+        if part.first < self.from {
+            return Ok(());
+        }
+        let begins = part.index == 0;
+        if begins != (part.first == lsn) || part.first > lsn {
+            return Err(format!("part {} of a run says that the run begins at {}", part.index, part.first));
+        }
+        let parts = self.runs.entry(part.first).or_default();
+        // What a missing part leaves open is settled by the run's end.
+        if part.index as usize == parts.len() {
+            parts.push((lsn, part.bytes));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, lsn: Lsn, payload: &[u8]) -> Result<(), String> {
+        let end = RunEnd::decode(payload).map_err(|why| why.to_string())?;
+        if let Some(bytes) = &end.recovery {
+            let value = codec::decode(bytes)
+                .map_err(|why| format!("the recovery value of a run does not decode: {why}"))?;
+            self.recover(lsn, value);
+        }
+        let parts = self.runs.remove(&end.first).unwrap_or_default();
+        if end.first < self.from {
+            return Ok(());
+        }
+        let mut sum = PartsSum::default();
+        parts.iter().for_each(|(lsn, bytes)| sum.add(*lsn, bytes));
+        let payload: Vec<u8> = parts.iter().flat_map(|(_, bytes)| *bytes).copied().collect();
+        let found = (parts.len() as u64, payload.len() as u64, sum.finish());
+        if found != (u64::from(end.parts), end.bytes, end.crc) {
+            return Err(format!(
+                "the run of {} parts and {} bytes from position {} is not whole: {} parts and {} bytes of it are there",
+                end.parts, end.bytes, end.first, found.0, found.1
+            ));
+        }
+        self.changes(Place { lsn, first: end.first }, &payload, false)
+    }
 }
 
 fn decode<M: Materializer>(
@@ -128,3 +215,7 @@ fn order<P>(changes: &mut Vec<Change<P>>) {
     });
     changes.reverse();
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "fold_tests.rs"]
+mod tests;

@@ -1,9 +1,9 @@
 //! Checkpoints: the page table made durable, so that the log behind it can be used again.
 //!
 //! * CKPT-1 (P-1): a checkpoint holds a prefix of all changes of durable words. Order: write dirty
-//!   pages back, read the log's installed watermark W, find D, the smallest LSN that some dirty page's
-//!   durable form lacks, take the prefix, make the log stable past every change its images hold,
-//!   write map pages and directory, sync, publish. Replay starts at T = min(W, D).
+//!   pages back, read the log's installed watermark W, then F, the first record of every run under way,
+//!   then D, the smallest LSN that some dirty page's durable form lacks, take the prefix, make the log stable past every change its images hold,
+//!   write map pages and directory, sync, publish. Replay starts at T = min(W, F, D).
 //! * CKPT-2 (P-3): both superblock slots name the new checkpoint, synced one after the other, before
 //!   anything it no longer needs is used again.
 //!
@@ -11,10 +11,13 @@
 
 pub(crate) mod fold;
 pub(crate) mod open;
+pub(crate) mod runs;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+use self::runs::OpenRuns;
 
 use crate::{
     cache::{Cache, Prefix},
@@ -49,6 +52,8 @@ pub(crate) enum Purpose {
 /// Takes checkpoints, one at a time.
 pub(crate) struct Checkpointer {
     state: Mutex<State>,
+    /// Batches of several records that are being written.
+    pub(crate) runs: OpenRuns,
     salts: SaltSource,
 }
 
@@ -88,7 +93,8 @@ impl Checkpointer {
         map: BTreeMap<u64, MapPageRef>,
         salts: SaltSource,
     ) -> Checkpointer {
-        Checkpointer { state: Mutex::new(State { superblock, publisher, map }), salts }
+        let state = Mutex::new(State { superblock, publisher, map });
+        Checkpointer { state, runs: OpenRuns::new(), salts }
     }
 
     /// Takes a checkpoint, unless nothing has changed since the last. Waits for one that runs.
@@ -103,6 +109,7 @@ impl Checkpointer {
         cache.poison.check()?;
         write_back_dirty(cache)?;
         let watermark = log.watermark()?;
+        let oldest_run = self.runs.oldest();
         let oldest_dirty = oldest_dirty(cache);
         let prefix = {
             let guard = pin();
@@ -110,7 +117,7 @@ impl Checkpointer {
             let mark = cache.store.mark();
             changes.take_prefix(&cache.pages, mark, &guard)
         };
-        let replay_from = watermark.min(oldest_dirty);
+        let replay_from = watermark.min(oldest_run).min(oldest_dirty);
         let clean = purpose == Purpose::Close && oldest_dirty == ALL_DURABLE && log.next_lsn() == watermark;
         let nothing_new = prefix.map_pages.is_empty() && replay_from == state.superblock.replay_from;
         if nothing_new && (clean == state.superblock.clean || purpose == Purpose::Shorten) {
@@ -125,7 +132,7 @@ impl Checkpointer {
         // Both slots are durable: only now is anything used again (CKPT-2).
         cache.store.published(prefix.mark);
         log.release(replay_from);
-        prefix.freed.iter().for_each(|&pid| cache.pages.give_back(pid));
+        cache.pages.give_back(prefix.freed, &pin());
         cache.store.shrink()
     }
 

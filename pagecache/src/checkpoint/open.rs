@@ -314,11 +314,14 @@ fn fold_tail<M: Materializer>(
         seq: record.seq,
         payload: record.payload,
     });
+    let replay_from = tail.map_or(0, tail::Tail::from);
     let folded =
-        fold(materializer, bound, recovery, durable_seq, records).map_err(|nonsense| Failure::Corrupt {
-            found: format!("the record at log position {}: {}", nonsense.lsn, nonsense.why),
-            path: storage.path(FileId::Log),
-            offset: 0,
+        fold(materializer, bound, recovery, replay_from, durable_seq, records).map_err(|nonsense| {
+            Failure::Corrupt {
+                found: format!("the record at log position {}: {}", nonsense.lsn, nonsense.why),
+                path: storage.path(FileId::Log),
+                offset: 0,
+            }
         })?;
     check_bases(table, &folded, storage)?;
     Ok(folded)
@@ -381,7 +384,7 @@ fn restore<M: Materializer>(
             is_changed = true;
         }
         if !is_changed && !matches!(table.entry(pid), Some(Entry::Present { .. })) {
-            cache.pages.give_back(pid);
+            cache.pages.restore_given_back(pid);
         }
     }
     Ok(())
@@ -415,5 +418,5 @@ fn draft<M: Materializer>(cache: &Cache<M>, change: Change<M::PageFrag>) -> Draf
     };
     let charge = cache.charge_of(frag);
     cache.charge(charge);
-    Draft { seq: change.seq, stamp: Stamp::At(change.lsn), oldest: change.lsn, charge, body: change.body }
+    Draft { seq: change.seq, stamp: Stamp::At(change.lsn), oldest: change.first, charge, body: change.body }
 }

@@ -97,6 +97,11 @@ impl<'a> Source<'a> {
         self.rest.is_empty()
     }
 
+    /// All that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The bytes must end here.
     pub(crate) fn end(self, what: &str) -> Result<(), DecodeError> {
         match self.rest.len() {

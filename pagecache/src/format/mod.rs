@@ -7,5 +7,6 @@ pub(crate) mod delta;
 pub(crate) mod frame;
 pub(crate) mod map;
 pub(crate) mod record;
+pub(crate) mod run;
 pub(crate) mod segment;
 pub(crate) mod superblock;

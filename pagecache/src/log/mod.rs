@@ -267,6 +267,11 @@ impl Log {
         self.tail_bytes() + bytes as u64 + unused <= self.geometry.capacity_bytes
     }
 
+    /// How long the log's file may become, in bytes.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.geometry.capacity_bytes
+    }
+
     /// How long the log's file is, in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.segments.file_bytes()

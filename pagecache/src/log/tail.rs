@@ -99,6 +99,11 @@ pub(crate) fn scan(
 }
 
 impl Tail {
+    /// Where it was read from.
+    pub(crate) fn from(&self) -> Lsn {
+        self.from
+    }
+
     /// Where the last record ends.
     pub(crate) fn end(&self) -> Lsn {
         self.end

@@ -169,7 +169,7 @@ fn commit_two_pages(publish: Ordering) {
                 assert!(cell.push(word, Node::above(&PageMemory::new(), pending, top)).is_ok());
             }
             steps.fetch_add(1, Ordering::Relaxed);
-            slot.commit_as(9, publish);
+            slot.commit_as(5, 9, publish);
         })
     };
     let shows = |cell: &Cell<Frag>| {
@@ -190,5 +190,25 @@ fn commit_two_pages(publish: Ordering) {
 fn loom_a_batch_shows_on_all_of_its_pages_at_once() {
     explore(|| commit_two_pages(Ordering::Release));
     let weakened = catch_unwind(AssertUnwindSafe(|| explore(|| commit_two_pages(Ordering::Relaxed))));
+    assert!(weakened.is_err(), "the model cannot see a missing Release");
+}
+
+/// Whoever sees a batch committed sees where its first record lies: what a checkpoint keeps the log for.
+fn commit_a_run(publish: Ordering) {
+    let slot = Arc::new(Slot::new());
+    let writer = {
+        let slot = slot.clone();
+        thread::spawn(move || slot.commit_as(5, 9, publish))
+    };
+    if slot.state() == SlotState::Committed(9) {
+        assert_eq!(slot.first(), 5, "the log would be used again from the last record on");
+    }
+    writer.join().expect("the writer");
+}
+
+#[test]
+fn loom_a_committed_run_names_its_first_record() {
+    explore(|| commit_a_run(Ordering::Release));
+    let weakened = catch_unwind(AssertUnwindSafe(|| explore(|| commit_a_run(Ordering::Relaxed))));
     assert!(weakened.is_err(), "the model cannot see a missing Release");
 }

@@ -254,9 +254,9 @@ impl<P> Node<P> {
     /// that number lacks, or a lower bound of it. [`ALL_DURABLE`] if it lacks nothing.
     pub(crate) fn oldest_above(&self, durable_seq: PageSeq) -> Lsn {
         let lacking = self.walk().take_while(|node| node.seq > durable_seq).map(|node| match node.state() {
-            SlotState::Committed(lsn) => match node.stamp {
+            SlotState::Committed(lsn) => match &node.stamp {
                 Stamp::At(_) => node.oldest,
-                Stamp::Slot(_) => lsn,
+                Stamp::Slot(slot) => slot.first().min(lsn),
             },
             SlotState::Pending | SlotState::Aborted => ALL_DURABLE,
         });

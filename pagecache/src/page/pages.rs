@@ -5,7 +5,11 @@
 //!   head, then reads the bit; the scan clears the bit, then reads the head: both sequentially
 //!   consistent, so one of them sees the other.
 //! * PAGES-2: an id in the free list is Free in the newest durable checkpoint, so that handing it out
-//!   again cannot bring an old page back after a crash.
+//!   again cannot bring an old page back after a crash, and every guard that lived when it was given
+//!   back is gone: who still holds the key of the page that was allocated under it cannot use it on
+//!   another page (P-11).
+
+use std::sync::Arc;
 
 use crate::{
     error::Failure,
@@ -15,7 +19,7 @@ use crate::{
         table::Table,
     },
     reclaim::{Guard, pin},
-    sync::{AtomicUsize, Mutex, Ordering},
+    sync::{AtomicBool, AtomicUsize, Mutex, Ordering},
 };
 
 const PAGES_PER_WORD: usize = 64;
@@ -25,7 +29,9 @@ pub(crate) struct Pages<P: Send + Sync + 'static> {
     cells: Table<Cell<P>>,
     dirty: Table<DirtyBits>,
     bound: AtomicUsize,
-    free: Mutex<Vec<PageId>>,
+    /// Owned by deferred work too, which may outlive the store.
+    free: Arc<Mutex<Vec<PageId>>>,
+    reuses_at_once: AtomicBool,
 }
 
 impl<P: Send + Sync + 'static> Pages<P> {
@@ -34,7 +40,8 @@ impl<P: Send + Sync + 'static> Pages<P> {
             cells: Table::new(),
             dirty: Table::new(),
             bound: AtomicUsize::new(0),
-            free: Mutex::new(Vec::new()),
+            free: Arc::new(Mutex::new(Vec::new())),
+            reuses_at_once: AtomicBool::new(false),
         }
     }
 
@@ -73,8 +80,26 @@ impl<P: Send + Sync + 'static> Pages<P> {
         Ok(pid)
     }
 
-    /// Gives an id back whose page is Free, durably or without ever having been logged (PAGES-2).
-    pub(crate) fn give_back(&self, pid: PageId) {
+    /// Gives ids back whose pages are Free, durably or without ever having been logged (PAGES-2). They
+    /// are handed out again once every guard of now is gone.
+    pub(crate) fn give_back(&self, pids: Vec<PageId>, guard: &Guard) {
+        // Relaxed: set before the store is used.
+        if self.reuses_at_once.load(Ordering::Relaxed) {
+            self.free.lock().extend(pids);
+        } else if !pids.is_empty() {
+            let free = self.free.clone();
+            guard.defer(move || free.lock().extend(pids));
+        }
+    }
+
+    /// For a store whose background runs on its caller's own thread: ids given back are handed out at
+    /// once, because epochs depend on every thread of the process, and a simulation must repeat.
+    pub(crate) fn reuse_at_once(&self) {
+        self.reuses_at_once.store(true, Ordering::Relaxed);
+    }
+
+    /// Recovery: an id that is free, and that nobody knows of yet.
+    pub(crate) fn restore_given_back(&self, pid: PageId) {
         self.free.lock().push(pid);
     }
 

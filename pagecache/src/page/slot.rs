@@ -1,11 +1,13 @@
-//! The slot of a batch: one word that makes all of its fragments visible at once.
+//! The slot of a batch: one word that makes all of its fragments visible at once, and beside it the
+//! position of the batch's first record, which the log must keep (P-2).
 //!
 //! States: *pending* (0) → *committed* (the LSN of the batch's record, > 0) or *aborted*; both
 //! are final.
 //!
 //! * SLOT-1: a slot leaves *pending* exactly once.
 //! * SLOT-2: a reader that sees *committed* sees every fragment of the batch: all of them were
-//!   installed before the store of the state, which is a Release that the reader's load acquires.
+//!   installed before the store of the state, which is a Release that the reader's load acquires. The
+//!   first record's position was stored before it too.
 
 use std::thread::{self, ThreadId};
 
@@ -30,6 +32,7 @@ pub(crate) enum SlotState {
 #[derive(Debug)]
 pub(crate) struct Slot {
     state: AtomicU64,
+    first: AtomicU64,
     waiting: Mutex<()>,
     settled: Condvar,
     owner: ThreadId,
@@ -39,6 +42,7 @@ impl Slot {
     pub(crate) fn new() -> Slot {
         Slot {
             state: AtomicU64::new(PENDING),
+            first: AtomicU64::new(0),
             waiting: Mutex::new(()),
             settled: Condvar::new(),
             owner: thread::current().id(),
@@ -54,10 +58,22 @@ impl Slot {
         }
     }
 
-    /// Shows the batch to everybody, as of its record's position.
-    pub(crate) fn commit(&self, lsn: Lsn) {
-        assert!(lsn > 0, "a batch commits at a position above 0, not at {lsn}");
+    /// Of a batch that was seen to be committed: where its first record lies.
+    pub(crate) fn first(&self) -> Lsn {
+        // Relaxed: the load that saw the commit acquired the store before it (SLOT-2).
+        self.first.load(Ordering::Relaxed).cast_signed()
+    }
+
+    /// Shows the batch to everybody, as of its last record's position; `first` is that of its first.
+    pub(crate) fn commit(&self, first: Lsn, lsn: Lsn) {
+        assert!(0 < first && first <= lsn, "a batch from {first} cannot commit at {lsn}");
+        self.set_first(first);
         self.settle(lsn.cast_unsigned());
+    }
+
+    fn set_first(&self, first: Lsn) {
+        // Relaxed: published with the state.
+        self.first.store(first.cast_unsigned(), Ordering::Relaxed);
     }
 
     /// Hides the batch for ever.
@@ -72,7 +88,8 @@ impl Slot {
 
     /// As [`Slot::commit`], with an ordering that a model chooses.
     #[cfg(all(test, loom))]
-    pub(crate) fn commit_as(&self, lsn: Lsn, publish: Ordering) {
+    pub(crate) fn commit_as(&self, first: Lsn, lsn: Lsn, publish: Ordering) {
+        self.set_first(first);
         self.settle_as(lsn.cast_unsigned(), publish);
     }
 

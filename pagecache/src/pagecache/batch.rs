@@ -4,6 +4,9 @@
 //! install every fragment as pending ─► reserve one record at c ─► write it ─► slot := committed(c) ─► complete
 //! ```
 //!
+//! What exceeds one record is written in parts before that, and c is the record that ends them
+//! ([`super::run`]).
+//!
 //! * BATCH-1: every fragment is installed before the record is reserved, and all of them show at the
 //!   one store that flips the slot.
 //! * BATCH-2: a batch that is dropped, or whose record cannot be had, aborts: its fragments are
@@ -11,12 +14,15 @@
 //! * BATCH-3 (P-6): callers install in one total order, so two batches never wait for each other in
 //!   a ring. A batch that must not wait while it holds anything says so at admission.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     PageCache,
+    admission::{Admission, Admitted},
     install::{Aim, Outcome, Target, based, conflict, frag_of},
     page_ptr::PagePtr,
+    run::{Parts, Written},
+    shared::Shared,
 };
 use crate::{
     error::{Error, Failure, Result},
@@ -25,6 +31,7 @@ use crate::{
         record::{Kind, RecordHead},
     },
     ids::{Lsn, PageId, PageSeq},
+    log::Reservation,
     materializer::Materializer,
     page::{
         cell::Head,
@@ -34,18 +41,6 @@ use crate::{
     reclaim::{Guard, pin},
 };
 
-/// What a batch is let in with.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Admission {
-    /// Bytes of memory that its fragments will take, as far as known.
-    pub mem: usize,
-    /// Bytes of log that its record will take, as far as known.
-    pub log: usize,
-    /// True for optional work, as the change of a tree's shape: where it would wait for another
-    /// batch while it holds anything, it fails with [`Error::CasFailed`] instead.
-    pub optional: bool,
-}
-
 /// What the last look at a batch decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -53,6 +48,10 @@ pub enum Verdict {
     Commit,
     /// The batch does not happen.
     Abort,
+    /// It cannot be said without this page, which is not in memory. The position is given up, the
+    /// page is fetched, and the question comes again with another position: no disk is read while a
+    /// place in the log is held. What was installed stays pending meanwhile.
+    Load(PageId),
 }
 
 /// One fragment of the batch, kept until the record is written.
@@ -76,6 +75,7 @@ where
     slot: Arc<Slot>,
     items: Vec<Item<P>>,
     bytes: usize,
+    admitted: Admitted<'c, PM>,
     optional: bool,
     settled: bool,
 }
@@ -90,21 +90,16 @@ where
     ///
     /// # Errors
     ///
-    /// [`Failure::TooLarge`] if `admission.log` exceeds one record, [`Failure::Poisoned`] after a
-    /// failed write.
+    /// [`Failure::TooLarge`] if `admission.log` exceeds [`PageCache::batch_bytes_max`],
+    /// [`Failure::Poisoned`] after a failed write.
     pub fn begin_batch(&self, admission: Admission) -> std::result::Result<Batch<'_, PM, P, R>, Failure> {
         self.shared.cache.poison.check()?;
-        check_size(admission.log, self.batch_bytes_max())?;
-        // Now, while the batch holds nothing: pages with pending changes are not written back, so a
-        // checkpoint later might release nothing.
-        if !self.shared.log.has_room_for(admission.log) {
-            self.shared.checkpoint()?;
-        }
         Ok(Batch {
             pc: self,
             slot: Arc::new(Slot::new()),
             items: Vec::new(),
             bytes: 0,
+            admitted: self.shared.admit(admission)?,
             optional: admission.optional,
             settled: false,
         })
@@ -120,7 +115,7 @@ where
             Aim::At(target) => {
                 let seq = target.seq - 1;
                 if target.cell.set(target.word, crate::page::cell::Word::free(seq), guard) {
-                    self.shared.cache.pages.give_back(pid);
+                    self.shared.cache.pages.give_back(vec![pid], guard);
                     return Ok(());
                 }
                 match self.restale(target.cell, guard) {
@@ -134,19 +129,7 @@ where
     }
 }
 
-fn check_size(bytes: usize, limit: usize) -> std::result::Result<(), Failure> {
-    if bytes <= limit {
-        return Ok(());
-    }
-    Err(Failure::TooLarge {
-        what: "batch",
-        bytes: bytes as u64,
-        limit: limit as u64,
-        remedy: "split it, or make the store with larger log segments",
-    })
-}
-
-impl<PM, P, R> Batch<'_, PM, P, R>
+impl<'c, PM, P, R> Batch<'c, PM, P, R>
 where
     PM: Materializer<PageFrag = P, Recovery = R> + Send + Sync + 'static,
     P: Clone + Send + Sync + 'static,
@@ -157,7 +140,9 @@ where
     /// # Errors
     ///
     /// [`Error::CasFailed`] if the page is not as `key` says: look again and add what is right then.
-    /// [`Error::Io`] with [`Failure::TooLarge`] if the batch exceeds one record.
+    /// [`Error::Io`] with [`Failure::TooLarge`] if the batch exceeds [`PageCache::batch_bytes_max`],
+    /// and with [`Failure::Gated`] if the page takes no new batch while this one holds anything: give
+    /// the batch up, call [`PageCache::pass_gate`], and begin again.
     pub fn link<'g>(
         &mut self,
         pid: PageId,
@@ -220,10 +205,27 @@ where
         if target.is_settled_since(key) {
             return Err(Error::CasFailed(self.now(&target, guard)));
         }
+        match target.head {
+            // A change of shape commutes with nothing, so it begins where nothing is pending anyway.
+            Head::Chain(top) if !self.optional && pc.is_gated(target.cell, top, &self.slot, guard) => {
+                if !self.items.is_empty() {
+                    return Err(Failure::Gated { pid }.into());
+                }
+                pc.pass_gate(pid)?;
+                return Err(Error::CasFailed(self.now(&target, guard)));
+            }
+            // A chain of nothing but a pending base reads as a page that was never written: what the base
+            // may yet fail to replace has to lie under it.
+            Head::Evicted(_) if !matches!(body, Body::Append(_)) => {
+                let _ = cache.resident(pid, guard)?;
+                return Err(Error::CasFailed(self.now(&target, guard)));
+            }
+            _ => {}
+        }
         let body = based(body, &target.head);
         let len = frag_of(&body).map_or(0, |frag| cache.materializer.encoded_len(frag));
         let bytes = self.bytes + ENTRY_HEADER_BYTES + len;
-        check_size(bytes, pc.batch_bytes_max())?;
+        self.admitted.check(bytes)?;
         let item = Item {
             pid,
             seq: target.seq,
@@ -249,7 +251,10 @@ where
             Ok(word) => {
                 self.items.push(item);
                 self.bytes = bytes;
+                self.admitted.take_memory(charge);
                 cache.pages.mark_dirty(pid);
+                // The page may leave again at once, and the change stays.
+                pc.shared.keep_within_capacity();
                 // Its own fragment is one more that readers do not see.
                 Ok(PagePtr { pending: key.pending + 1, ..PagePtr::of_word(word) })
             }
@@ -272,9 +277,13 @@ where
     ///
     /// # Errors
     ///
-    /// [`Failure`] if no record could be had; the batch is then given up.
-    pub fn commit(mut self, judge: impl FnOnce(Lsn) -> Verdict) -> std::result::Result<Option<Lsn>, Failure> {
-        let shared = &*self.pc.shared;
+    /// [`Failure`] if no record could be had, or a page that `judge` asked for could not be read; the
+    /// batch is then given up.
+    pub fn commit(
+        mut self,
+        mut judge: impl FnMut(Lsn) -> Verdict,
+    ) -> std::result::Result<Option<Lsn>, Failure> {
+        let shared: &'c Shared<PM> = &self.pc.shared;
         if self.items.is_empty() {
             return Ok(Some(shared.log.next_lsn()));
         }
@@ -283,33 +292,100 @@ where
             .iter()
             .filter_map(|item| shared.cache.materializer.recover(item.frag.as_ref()?))
             .last();
-        let head = RecordHead { kind: Kind::Batch, pid: 0, seq: 0 };
-        let mut reservation = shared.log.reserve(head, self.bytes)?;
-        let mut rest = reservation.payload();
-        for item in &self.items {
-            let len = item.frag.as_ref().map_or(0, |frag| shared.cache.materializer.encoded_len(frag));
-            let (place, after) = put_header(rest, item.pid, item.kind, item.seq, len);
-            if let Some(frag) = &item.frag {
-                shared.cache.materializer.encode(frag, place);
+        let run = if self.bytes > shared.log.max_payload() {
+            Some(self.write_parts(recovered.as_ref())?)
+        } else {
+            None
+        };
+        let reservation = loop {
+            let reservation = match &run {
+                None => self.write_whole()?,
+                Some(run) => self.write_end(run)?,
+            };
+            match judge(reservation.lsn()) {
+                Verdict::Commit => break reservation,
+                Verdict::Abort => {
+                    reservation.abort();
+                    return Ok(None);
+                }
+                Verdict::Load(pid) => {
+                    reservation.abort();
+                    let _ = shared.cache.resident(pid, &pin())?;
+                }
             }
-            rest = after;
-        }
-        assert!(rest.is_empty(), "a batch encoded to fewer bytes than it was measured");
-        reservation.seal();
+        };
         let lsn = reservation.lsn();
-        if judge(lsn) == Verdict::Abort {
-            reservation.abort();
-            return Ok(None);
-        }
         if let Some(value) = recovered {
             shared.advance_recovery(lsn, value);
         }
         self.settled = true;
-        self.slot.commit(lsn);
+        self.slot.commit(run.as_ref().map_or(lsn, Written::first), lsn);
         reservation.complete();
+        // From here on the pages themselves keep the log from the run's first part on.
+        drop(run);
         shared.note_progress(lsn);
         shared.keep_within_capacity();
         Ok(Some(lsn))
+    }
+
+    /// The batch as one record.
+    fn write_whole(&self) -> std::result::Result<Reservation<'c>, Failure> {
+        let shared: &'c Shared<PM> = &self.pc.shared;
+        let head = RecordHead { kind: Kind::Batch, pid: 0, seq: 0 };
+        let mut reservation = shared.log.reserve(head, self.bytes)?;
+        let mut rest = reservation.payload();
+        for item in &self.items {
+            rest = self.encode(item, rest, item.len(&shared.cache.materializer));
+        }
+        assert!(rest.is_empty(), "a batch encoded to fewer bytes than it was measured");
+        reservation.seal();
+        Ok(reservation)
+    }
+
+    /// The batch as parts of a run, without the run's end.
+    fn write_parts(&self, recovered: Option<&R>) -> std::result::Result<Written<'c>, Failure> {
+        let shared: &'c Shared<PM> = &self.pc.shared;
+        let materializer = &shared.cache.materializer;
+        let mut parts = Parts::new(shared);
+        let mut entry = Vec::new();
+        let mut tallies = BTreeMap::new();
+        for item in &self.items {
+            let len = item.len(materializer);
+            entry.resize(ENTRY_HEADER_BYTES + len, 0);
+            self.encode(item, &mut entry, len);
+            parts.put(&entry)?;
+            if let Some((counter, difference)) = item.frag.as_ref().and_then(|frag| materializer.tally(frag))
+            {
+                *tallies.entry(counter).or_insert(0) += difference;
+            }
+        }
+        parts.finish(tallies.into_iter().collect(), recovered)
+    }
+
+    /// The record that ends a run.
+    fn write_end(&self, run: &Written<'c>) -> std::result::Result<Reservation<'c>, Failure> {
+        let shared: &'c Shared<PM> = &self.pc.shared;
+        let end = run.end();
+        let head = RecordHead { kind: Kind::RunCommit, pid: 0, seq: 0 };
+        let mut reservation = shared.log.reserve(head, end.len())?;
+        reservation.payload().copy_from_slice(&end);
+        reservation.seal();
+        Ok(reservation)
+    }
+
+    /// Writes one entry to the front of `out` and returns the rest.
+    fn encode<'o>(&self, item: &Item<P>, out: &'o mut [u8], len: usize) -> &'o mut [u8] {
+        let (place, rest) = put_header(out, item.pid, item.kind, item.seq, len);
+        if let Some(frag) = &item.frag {
+            self.pc.shared.cache.materializer.encode(frag, place);
+        }
+        rest
+    }
+}
+
+impl<P> Item<P> {
+    fn len<M: Materializer<PageFrag = P>>(&self, materializer: &M) -> usize {
+        self.frag.as_ref().map_or(0, |frag| materializer.encoded_len(frag))
     }
 }
 
@@ -334,8 +410,12 @@ where
             let charge = top.chain_charge();
             if cell.set(word, crate::page::cell::Word::free(top.seq), &guard) {
                 cache.uncharge(charge);
-                cache.pages.give_back(item.pid);
+                cache.pages.give_back(vec![item.pid], &guard);
             }
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "batch_tests.rs"]
+mod tests;

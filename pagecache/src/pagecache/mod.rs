@@ -3,16 +3,20 @@
 //! Changes go through [`install`], several at once through [`batch`], reads through [`read`]; opening
 //! and closing is here, what runs behind is [`background`]'s business.
 
+mod admission;
 mod background;
 mod batch;
+mod gate;
 mod install;
 mod page_ptr;
 mod read;
+mod run;
 mod shared;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-pub use batch::{Admission, Batch, Verdict};
+pub use admission::Admission;
+pub use batch::{Batch, Verdict};
 pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
 pub use shared::Stats;
 
@@ -315,10 +319,17 @@ where
         &self.shared.cache.materializer
     }
 
-    /// Bytes of the largest batch: a batch is one record.
+    /// Bytes of the largest change of one page: it is one record of the log.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        self.shared.log.max_payload()
+    }
+
+    /// Bytes of the largest batch: a quarter of the log's capacity or of the memory for pages, whichever
+    /// is less, but what fits one record always.
     #[must_use]
     pub fn batch_bytes_max(&self) -> usize {
-        self.shared.log.max_payload()
+        self.shared.batch_bytes_max()
     }
 
     /// Writes the page table out, so that a later open replays nothing up to here.

@@ -20,7 +20,7 @@ use crate::{
     materializer::Materializer,
     mem::PageMemory,
     store::Found,
-    sync::{AtomicBool, AtomicU64, Mutex, Ordering},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
 };
 
 /// Share of the live bytes that a closed store's segments may exceed them by, in percent.
@@ -45,6 +45,8 @@ pub(crate) struct Shared<M: Materializer> {
     /// A background checkpoint was asked for and has not begun.
     pub(crate) checkpoint_wanted: AtomicBool,
     checkpoint_at: AtomicU64,
+    /// Bytes of log that batches under way were promised.
+    pub(crate) admitted_log_bytes: AtomicUsize,
     checkpoint_every: i64,
     published_salt: Mutex<Option<u64>>,
     storage: Arc<dyn Storage>,
@@ -111,11 +113,15 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             worker: OnceLock::new(),
             checkpoint_wanted: AtomicBool::new(false),
             checkpoint_at: AtomicU64::new(replay_from.saturating_add(every).cast_unsigned()),
+            admitted_log_bytes: AtomicUsize::new(0),
             checkpoint_every: every,
             published_salt: Mutex::new(opened.salt),
             storage,
             memory: config.page_memory().clone(),
         });
+        if shared.spawner.is_inline() {
+            shared.cache.pages.reuse_at_once();
+        }
         let host: Weak<Shared<M>> = Arc::downgrade(&shared);
         shared.log.set_host(host);
         Ok(shared)

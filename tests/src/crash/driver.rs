@@ -23,8 +23,10 @@ pub const IDLE: &str = "idle";
 /// The store is open.
 pub const OPENED: &str = "opened";
 
-/// A value that is cut into its own page now and then.
-const LARGE_BYTES: usize = 3000;
+/// Part of a log segment that a large value takes at most.
+const LARGE_PART: usize = 8;
+/// Keys of a batch above one record.
+const RUN_KEYS: u64 = 24;
 
 /// Which keys are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Keys {
 pub struct Mood {
     /// Batches.
     pub batches: u64,
+    /// Batches above one record.
+    pub runs: u64,
     /// Writes of many neighbours.
     pub stretches: u64,
     /// Flushes.
@@ -59,6 +63,7 @@ impl Mood {
         let mut weight = |often: u64| often * rng.below(4) / 3;
         Mood {
             batches: weight(20),
+            runs: weight(4),
             stretches: weight(20),
             flushes: weight(30),
             checkpoints: weight(8),
@@ -68,7 +73,13 @@ impl Mood {
     }
 
     fn total(&self) -> u64 {
-        100 + self.batches + self.stretches + self.flushes + self.checkpoints + self.background + self.reopens
+        100 + self.batches
+            + self.runs
+            + self.stretches
+            + self.flushes
+            + self.checkpoints
+            + self.background
+            + self.reopens
     }
 }
 
@@ -77,6 +88,8 @@ impl Mood {
 pub struct Reached {
     /// The most pages at one time.
     pub pages: u64,
+    /// Batches that were runs of records.
+    pub runs: u64,
     /// Pages fewer than before, at most: leaves were joined.
     pub joined: u64,
     /// Bytes of log beyond what its file can hold: segments were used again.
@@ -226,8 +239,9 @@ impl Driver {
     /// A failed call, or an answer that is not the model's.
     pub fn step(&mut self, mood: &Mood) -> Result<(), Problem> {
         type Call = fn(&mut Driver) -> Result<(), Problem>;
-        let calls: [(u64, Call); 6] = [
+        let calls: [(u64, Call); 7] = [
             (mood.batches, Driver::batch),
+            (mood.runs, Driver::run),
             (mood.stretches, Driver::write_stretch),
             (mood.flushes, Driver::flush),
             (mood.checkpoints, Driver::checkpoint),
@@ -312,13 +326,39 @@ impl Driver {
             }
             change.push((key, new));
         }
+        self.apply(&batch, change)
+    }
+
+    /// A batch of neighbours that exceeds one record, where the store takes such.
+    fn run(&mut self) -> Result<(), Problem> {
+        let shape = &self.world.shape;
+        let (bytes, limit) = (shape.log_segment_bytes + 512, shape.log_capacity.min(shape.cache_bytes) / 4);
+        let count = RUN_KEYS.min(self.keys.count);
+        let value_bytes = bytes / count as usize + 1;
+        if (bytes + bytes / 4) as u64 > limit || value_bytes > shape.log_segment_bytes / LARGE_PART {
+            return self.batch();
+        }
+        let mut batch = Batch::default();
+        let mut change: Vec<Put> = Vec::new();
+        let start = self.rng.below(self.keys.count - count + 1);
+        for number in start..start + count {
+            let (key, mut value) = (self.key_of(number), self.value());
+            value.resize(value_bytes, b'+');
+            batch.insert(&key[..], &value[..]);
+            change.push((key, Some(value)));
+        }
+        self.reached.runs += 1;
+        self.apply(&batch, change)
+    }
+
+    fn apply(&mut self, batch: &Batch, change: Vec<Put>) -> Result<(), Problem> {
         let state = self.begin(change);
         let durability = match self.rng.below(4) {
             0 => Durability::Sync,
             1 => Durability::Buffered,
             _ => Durability::None,
         };
-        let lsn = self.db().write(&batch, durability).map_err(explain("batch"))?;
+        let lsn = self.db().write(batch, durability).map_err(explain("batch"))?;
         self.lsns.push((lsn, state));
         if durability == Durability::Sync {
             self.note_durable(state);
@@ -455,7 +495,8 @@ impl Driver {
         let number = self.timeline.newest() + 1;
         let mut value = format!("{number}-{:x}-{:x}", self.branch, self.rng.below(0x1_0000)).into_bytes();
         let large = self.rng.chance(1, 60);
-        let len = if large { self.rng.index(LARGE_BYTES) } else { self.rng.index(self.keys.value_bytes + 1) };
+        let large_bytes = self.world.shape.log_segment_bytes / LARGE_PART;
+        let len = if large { self.rng.index(large_bytes) } else { self.rng.index(self.keys.value_bytes + 1) };
         value.resize(value.len().max(len), b'.');
         value
     }

@@ -295,6 +295,12 @@ fn killed_pages() -> Sample {
             history.stable(texts.stable_lsn());
         }
     }
+    for (n, step) in [(50, Step::Run), (51, Step::Append), (52, Step::RunAbort), (53, Step::Append)] {
+        page_step(&texts, &mut history, n, step);
+    }
+    texts.flush().expect("the disk is well");
+    history.stable(texts.stable_lsn());
+    page_step(&texts, &mut history, 54, Step::Append);
     texts.hand_over().expect("the disk is well");
     history.kill();
     drop(texts);
@@ -309,6 +315,9 @@ enum Step {
     Free,
     Batch,
     Abort,
+    /// A batch above one record.
+    Run,
+    RunAbort,
 }
 
 /// One operation on some page; `n` says which, and with what text.
@@ -338,6 +347,19 @@ fn page_step(texts: &Texts, history: &mut History, n: usize, step: Step) {
         Step::Free => {
             texts.free(some(2), at(some(2)), &guard).expect("nobody else writes");
             state.remove(&key_of(some(2)));
+        }
+        Step::Run | Step::RunAbort => {
+            let begins = format!("#{n} begins, {}", "begun ".repeat(LOG_SEGMENT_BYTES / 12));
+            let goes_on = "more ".repeat(LOG_SEGMENT_BYTES / 10);
+            let mut batch = texts.begin_batch(Admission::default()).expect("the disk is well");
+            batch.link(some(0), at(some(0)), goes_on.clone(), &guard).expect("nobody else writes");
+            batch.replace(some(1), at(some(1)), begins.clone(), &guard).expect("nobody else writes");
+            let verdict = if matches!(step, Step::Run) { Verdict::Commit } else { Verdict::Abort };
+            if batch.commit(|_| verdict).expect("the disk is well").is_some() {
+                state.entry(key_of(some(0))).or_default().extend(goes_on.into_bytes());
+                state.insert(key_of(some(1)), begins.into_bytes());
+                state.insert(RECOVERED.to_vec(), n.to_string().into_bytes());
+            }
         }
         Step::Batch | Step::Abort => {
             let mut batch = texts.begin_batch(Admission::default()).expect("the disk is well");

@@ -7,7 +7,7 @@ use crate::{
     IVec,
     batch::Batch,
     node::{Change, Frag, Ops, Tally, reach},
-    ops::{BATCH_PART, RECORD_PART, descend::visible},
+    ops::descend::visible,
 };
 
 /// Changes of one leaf by a batch that may stay unfolded.
@@ -24,6 +24,8 @@ impl Core {
         let lsn = loop {
             touched.clear();
             match self.install(&writes, &mut touched) {
+                // The batch was given up with the error, so this thread holds nothing.
+                Err(Failure::Gated { pid }) => self.pages.pass_gate(pid)?,
                 Err(failure) if self.pages.waits_for_log(&failure, &mut tries) => {}
                 outcome => break outcome?,
             }
@@ -39,11 +41,11 @@ impl Core {
         let mut bytes = 0;
         for (key, value) in writes {
             let record = key.len() + value.map_or(0, |value| value.len());
-            self.check_size("key and value", record, RECORD_PART)?;
+            self.check_record(record)?;
             bytes += record;
         }
-        self.check_size("batch", bytes, BATCH_PART)?;
-        let mut batch = self.pages.begin_batch(Admission { log: bytes, ..Admission::default() })?;
+        let mut batch =
+            self.pages.begin_batch(Admission { mem: bytes, log: bytes, ..Admission::default() })?;
         let mut rest = writes;
         while let Some((first, _)) = rest.first() {
             let guard = pin();

@@ -33,8 +33,6 @@ pub(crate) const LEAF_BYTES_MAX: usize = 8 << 10;
 const INNER_BYTES_MAX: usize = 8 << 10;
 /// A record of the tree may take this part of a log record.
 const RECORD_PART: usize = 4;
-/// A batch may take this part of a log record.
-const BATCH_PART: usize = 2;
 /// Fragments above which a reader folds a leaf in memory.
 const READ_DEPTH_MAX: usize = 3;
 /// Descents from the root before a tree that does not fit together counts as damaged.
@@ -61,15 +59,15 @@ impl Core {
         self.pages.materializer().memory()
     }
 
-    /// Refuses what would make a split that no log record holds: a value above a quarter of a record,
-    /// a batch above half of one. A root that is a leaf moves all it holds when it splits.
-    fn check_size(&self, what: &'static str, bytes: usize, part: usize) -> Result<(), Failure> {
-        let limit = self.pages.batch_bytes_max() / part;
+    /// Refuses a record above a quarter of what one log record takes: a leaf may come to hold several
+    /// before it is split. Batches are measured when they are let in.
+    fn check_record(&self, bytes: usize) -> Result<(), Failure> {
+        let limit = self.pages.record_bytes_max() / RECORD_PART;
         if bytes <= limit {
             return Ok(());
         }
         let remedy = "split it, or make the database with larger log segments";
-        Err(Failure::TooLarge { what, bytes: bytes as u64, limit: limit as u64, remedy })
+        Err(Failure::TooLarge { what: "key and value", bytes: bytes as u64, limit: limit as u64, remedy })
     }
 
     fn bytes_max(&self, node: &Node) -> usize {

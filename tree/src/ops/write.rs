@@ -3,7 +3,7 @@
 use pagecache::{Error as PageError, Failure, Lsn, PageId, PagePtr, pin};
 
 use super::{
-    Core, READ_DEPTH_MAX, RECORD_PART,
+    Core, READ_DEPTH_MAX,
     descend::{LeafPage, visible},
 };
 use crate::node::{Change, Find, Frag, Ops, Tally, find, mark_of};
@@ -91,7 +91,7 @@ impl Core {
                 Decision::Remove => (Change::Del, -i64::from(old.is_some())),
             };
             let bytes = key.len() + change.value().map_or(0, <[u8]>::len);
-            self.check_size("key and value", bytes, RECORD_PART)?;
+            self.check_record(bytes)?;
             let tally = Tally { tree: self.id, diff };
             let ops = match change {
                 Change::Put(value) => Ops::put(self.memory(), tally, key, value),

@@ -1,0 +1,91 @@
+//! What checkpoints keep of runs, seen from inside.
+
+use super::{PageCache, Verdict};
+use crate::{Admission, Config, ConfigBuilder, Materializer, PageId, PagePtr, ids::Lsn, pin};
+
+struct Texts;
+
+impl Materializer for Texts {
+    type PageFrag = String;
+    type Recovery = ();
+
+    fn new(_: Config, _: &Option<()>) -> Texts {
+        Texts
+    }
+
+    fn merge(&self, frags: &[&String]) -> String {
+        frags.iter().map(|frag| frag.as_str()).collect()
+    }
+
+    fn recover(&self, _: &String) -> Option<()> {
+        None
+    }
+
+    fn size_in_bytes(&self, frag: &String) -> usize {
+        frag.len()
+    }
+}
+
+type Pages = PageCache<Texts, String, ()>;
+
+fn open() -> Pages {
+    let config = ConfigBuilder::new()
+        .temporary(true)
+        .log_segment_bytes(64 << 10)
+        .log_capacity(1 << 20)
+        .checkpoint_every_bytes(512 << 10)
+        .flush_every_ms(None)
+        .build();
+    PageCache::start(config).expect("a new store opens")
+}
+
+fn page(pages: &Pages) -> PageId {
+    let guard = pin();
+    let pid = pages.allocate(&guard).expect("ids are left");
+    pages.replace(pid, PagePtr::allocated(), "begins ".to_owned(), &guard).expect("nobody else writes");
+    pid
+}
+
+fn replay_from(pages: &Pages) -> Lsn {
+    pages.checkpoint().expect("the disk is well");
+    pages.shared.checkpointer.replay_from()
+}
+
+/// Parts of a run were in the log and its end was not; a checkpoint took all of them for done, and
+/// their segment was used again. The end that followed had no parts.
+#[test]
+fn a_checkpoint_between_the_parts_of_a_run_and_its_end_keeps_the_parts() {
+    let pages = open();
+    let pid = page(&pages);
+    let guard = pin();
+    let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+    let mut batch = pages.begin_batch(Admission::default()).unwrap();
+    batch.link(pid, key, "x".repeat(100 << 10), &guard).unwrap();
+    let run = batch.write_parts(None).expect("the log has room");
+    assert!(replay_from(&pages) <= run.first(), "T passed the first part of a run under way");
+    let first = run.first();
+    drop((run, batch));
+    assert!(replay_from(&pages) > first, "a run that was given up is kept no longer");
+}
+
+/// A page took the position of the run's end for the oldest change that its durable form lacks. T came
+/// to lie between the parts and the end, and the page's change was gone after a crash.
+#[test]
+fn a_page_that_lacks_a_run_keeps_the_log_from_the_first_part_on() {
+    let pages = open();
+    let pid = page(&pages);
+    let before = replay_from(&pages);
+    let guard = pin();
+    let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+    let mut batch = pages.begin_batch(Admission::default()).unwrap();
+    batch.link(pid, key, "x".repeat(100 << 10), &guard).unwrap();
+    let end = batch.commit(|_| Verdict::Commit).unwrap().expect("the verdict was to commit");
+    assert!(end - before > 100 << 10, "the batch was one record");
+    // Whoever has the claim keeps the page from being written back.
+    let cell = pages.shared.cache.pages.cell(pid).expect("the page is there");
+    let claim = cell.claim().expect("nobody else writes it back");
+    let kept = replay_from(&pages);
+    assert!(kept <= end - (100 << 10), "T is {kept}, the run ends at {end} and began 100 KiB before");
+    drop(claim);
+    assert!(replay_from(&pages) > end, "the page is durable");
+}
