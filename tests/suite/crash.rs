@@ -114,4 +114,5 @@ fn twenty_thousand_images() {
     ] {
         assert!(count * 20 >= counts.opened, "only {count} {what} of {}", counts.opened);
     }
+    assert!(counts.runs * 20 >= counts.histories, "batches above one record: {counts:?}");
 }

@@ -3,8 +3,8 @@
 //!
 //! * CACHE-1: every byte that becomes resident is charged at that moment and uncharged when it is
 //!   swapped out of its cell.
-//! * CACHE-2: a page whose chain holds a pending fragment is not consolidated, written back or
-//!   evicted: installs are short, one comes back later.
+//! * CACHE-2: a page whose chain holds a pending fragment is not consolidated or written back, and only
+//!   what lies under the fragment and is durable is evicted: installs are short, one comes back later.
 //! * CACHE-3: a page's durable word changes only under its claim and under the lock of the list of
 //!   map changes, so a prefix of that list is exactly a state of the durable words.
 //!

@@ -21,7 +21,7 @@ use crate::{
         superblock::{self, Superblock},
     },
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
-    io::{FileId, Storage},
+    io::{FileId, Storage, SyncReason},
     log::{Geometry, Log, Position, tail},
     materializer::Materializer,
     page::{
@@ -88,6 +88,11 @@ pub(crate) fn open<M: Materializer>(
         }
         refuse_log_alone(storage)?;
         superblocks::create(&**storage, &first_superblock(config, salts))?;
+    } else if !exists(storage, FileId::Log)? {
+        // Whoever made the store may have died before the name of its pages was durable: a log that has a
+        // durable name without them would pass for what is left of a lost store.
+        let failed = |e| Failure::from_io("syncing names", storage.path(FileId::Pages), 0, 0, e);
+        storage.sync_names(SyncReason::CreationName).map_err(failed)?;
     }
     let (superblock, slots) = superblocks::read_newest(&**storage)?;
     let file = PagesFile::new(storage.clone(), poison.clone(), &superblock);

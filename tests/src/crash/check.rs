@@ -83,6 +83,8 @@ pub struct Counts {
     pub joined: u64,
     /// Histories in which log segments were used again.
     pub recycled: u64,
+    /// Histories with batches above one record.
+    pub runs: u64,
 }
 
 impl Counts {
@@ -99,6 +101,7 @@ impl Counts {
             grown: self.grown + other.grown,
             joined: self.joined + other.joined,
             recycled: self.recycled + other.recycled,
+            runs: self.runs + other.runs,
         }
     }
 }
@@ -223,6 +226,7 @@ impl<'s> Proof<'s> {
         self.counts.grown += u64::from(reached.pages >= 8);
         self.counts.joined += u64::from(reached.joined > 0);
         self.counts.recycled += u64::from(reached.recycled_bytes > 0);
+        self.counts.runs += u64::from(reached.runs > 0);
         Ok((trace, timeline))
     }
 
