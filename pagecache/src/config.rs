@@ -42,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) log_capacity: u64,
     pub(crate) checkpoint_every_bytes: u64,
     pub(crate) store_segment_bytes: usize,
+    pub(crate) cleaning: bool,
     pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) spawner: Option<Arc<dyn Spawner>>,
@@ -161,6 +162,7 @@ impl ConfigBuilder {
                 log_capacity: 128 << 20,
                 checkpoint_every_bytes: 24 << 20,
                 store_segment_bytes: 1 << 20,
+                cleaning: true,
                 storage: None,
                 clock: None,
                 spawner: None,
@@ -268,6 +270,15 @@ impl ConfigBuilder {
     #[must_use]
     pub fn store_segment_bytes(mut self, bytes: usize) -> ConfigBuilder {
         self.settings.store_segment_bytes = bytes;
+        self
+    }
+
+    /// Whether garbage in the `pages` file is moved together while the store runs. Default: true.
+    /// Without it the file has no bound but that of a close; it is there to measure what cleaning costs.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn cleaning(mut self, cleaning: bool) -> ConfigBuilder {
+        self.settings.cleaning = cleaning;
         self
     }
 

@@ -59,6 +59,8 @@ impl<M: Materializer> Cache<M> {
             return Ok(());
         }
         self.write_back(dirty, Purpose::Ordinary)?;
+        // Notes whether writers are to help.
+        self.store.has_room();
         let guard = pin();
         for pid in dirty.drain(..) {
             if let Some(cell) = self.pages.cell(pid) {

@@ -14,6 +14,7 @@ mod changes;
 mod durable;
 mod evict;
 mod fold;
+mod relocate;
 mod resident;
 mod writeback;
 

@@ -1,5 +1,4 @@
-//! Writing pages back to the `pages` file: what changed of them, or all of them, and moves of unchanged
-//! ones.
+//! Writing pages back to the `pages` file: what changed of them, or all of them.
 //!
 //! A page is written under its claim: as a delta-page with the changes that its durable form lacks, while
 //! these are few and known one by one, else as an image. What is written holds exactly the fragments up to some sequence
@@ -10,6 +9,7 @@
 //!
 //! No guard is held while the file is written, so that memory is reclaimed meanwhile.
 //! Nothing is synced here: until a checkpoint publishes the new places, recovery uses the old ones.
+//! Moves of unchanged parts are [`super::relocate`]'s business.
 
 use super::{Cache, Resident, fold::delta_bytes_max};
 use crate::{
@@ -25,11 +25,11 @@ use crate::{
         chain::{ALL_DURABLE, Node, changes_above, committed},
     },
     reclaim::{Guard, pin},
-    store::{Batch, Purpose, WrittenFrame},
+    store::{Batch, Purpose, Stream, WrittenFrame},
 };
 
 /// Claims held at one time: bounds the memory of a round and the time a claim is held.
-const PAGES_PER_ROUND: usize = 64;
+pub(super) const PAGES_PER_ROUND: usize = 64;
 
 /// What became of a round of write-back.
 #[derive(Debug, Default)]
@@ -41,16 +41,16 @@ pub(crate) struct WrittenBack {
 }
 
 /// A page whose new form is on its way to the file.
-struct Written<'c, P> {
-    pid: PageId,
-    claim: Claim<'c, P>,
-    seq: PageSeq,
-    newest: Lsn,
-    form: Form<P>,
+pub(super) struct Written<'c, P> {
+    pub(super) pid: PageId,
+    pub(super) claim: Claim<'c, P>,
+    pub(super) seq: PageSeq,
+    pub(super) newest: Lsn,
+    pub(super) form: Form<P>,
 }
 
 /// What was written of a page.
-enum Form<P> {
+pub(super) enum Form<P> {
     /// The whole page.
     Image,
     /// What its durable form lacked.
@@ -72,7 +72,7 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn write_back(&self, pids: &[PageId], purpose: Purpose) -> Result<WrittenBack, Failure> {
         let mut done = WrittenBack::default();
         for round in pids.chunks(PAGES_PER_ROUND) {
-            let mut batch = self.store.batch(purpose);
+            let mut batch = self.store.batch(purpose, Stream::Hot);
             let mut written = Vec::with_capacity(round.len());
             for &pid in round {
                 match self.write_one(pid, &mut batch, &pin())? {
@@ -164,7 +164,7 @@ impl<M: Materializer> Cache<M> {
     }
 
     /// Makes the new places known, in one step with their place in the list of changes (CACHE-3).
-    fn record(
+    pub(super) fn record(
         &self,
         written: Vec<Written<'_, M::PageFrag>>,
         frames: &[WrittenFrame],
@@ -218,45 +218,6 @@ impl<M: Materializer> Cache<M> {
             old.parts().for_each(|addr| self.store.release(addr));
         }
         Ok(())
-    }
-
-    /// Moves the frames of unchanged pages: each part of a page in `frames` that still lies at the
-    /// given address is copied to a new place. Returns the bytes moved.
-    pub(crate) fn relocate(&self, frames: &[(PageId, FragmentAddr)]) -> Result<u64, Failure> {
-        let mut moved = 0;
-        for round in frames.chunks(PAGES_PER_ROUND) {
-            let mut batch = self.store.batch(Purpose::Ordinary);
-            let mut written = Vec::with_capacity(round.len());
-            for &(pid, addr) in round {
-                if let Some(page) = self.move_one(pid, addr, &mut batch, &pin())? {
-                    moved += u64::from(addr.len);
-                    written.push(page);
-                }
-            }
-            let frames = batch.finish()?;
-            self.record(written, frames.frames(), &pin())?;
-        }
-        Ok(moved)
-    }
-
-    fn move_one<'c>(
-        &'c self,
-        pid: PageId,
-        addr: FragmentAddr,
-        batch: &mut Batch<'_>,
-        guard: &Guard,
-    ) -> Result<Option<Written<'c, M::PageFrag>>, Failure> {
-        let Some(cell) = self.pages.cell(pid) else { return Ok(None) };
-        let Some(claim) = cell.claim() else { return Ok(None) };
-        let Some(durable) = cell.durable(guard).filter(|durable| durable.parts().any(|part| part == addr))
-        else {
-            return Ok(None);
-        };
-        let frame = self.store.read(&self.store.pin(addr)?, pid as u64, None)?;
-        let bytes = frame.payload();
-        let fill = |out: &mut [u8]| out.copy_from_slice(bytes);
-        batch.push(pid as u64, frame.seq(), frame.kind(), bytes.len(), fill)?;
-        Ok(Some(Written { pid, claim, seq: durable.seq, newest: 0, form: Form::Moved(addr) }))
     }
 }
 

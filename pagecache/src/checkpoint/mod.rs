@@ -9,11 +9,14 @@
 //!
 //! Reading it all back is [`open`]; what a tail of records means is [`fold`].
 
+mod clean;
 pub(crate) mod fold;
 pub(crate) mod open;
 pub(crate) mod runs;
 
-use std::collections::BTreeMap;
+pub(crate) use clean::Cleaned;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
@@ -33,9 +36,12 @@ use crate::{
     materializer::Materializer,
     page::chain::ALL_DURABLE,
     reclaim::pin,
-    store::{self, superblocks::Publisher},
+    store::{self, Stream, superblocks::Publisher},
     sync::Mutex,
 };
+
+/// Pages written back before the file's room is looked at again.
+const PAGES_PER_LOOK: usize = 64;
 
 /// The newest value that the layer above wants back, and the LSN of the fragment it came from.
 pub(crate) type Recovery<R> = Mutex<Option<(Lsn, R)>>;
@@ -47,13 +53,15 @@ pub(crate) enum Purpose {
     Shorten,
     /// To close: if nothing is left to replay, the checkpoint says so.
     Close,
+    /// To free what is superseded: nothing is written back.
+    Release,
 }
 
 /// Takes checkpoints, one at a time.
 pub(crate) struct Checkpointer {
     state: Mutex<State>,
     /// Batches of several records that are being written.
-    pub(crate) runs: OpenRuns,
+    pub(crate) runs: Arc<OpenRuns>,
     salts: SaltSource,
 }
 
@@ -61,6 +69,7 @@ struct State {
     superblock: Superblock,
     publisher: Publisher,
     map: BTreeMap<u64, MapPageRef>,
+    runs: Arc<OpenRuns>,
 }
 
 /// Where salts come from: the system, or a seed that makes a simulation repeat.
@@ -93,8 +102,9 @@ impl Checkpointer {
         map: BTreeMap<u64, MapPageRef>,
         salts: SaltSource,
     ) -> Checkpointer {
-        let state = Mutex::new(State { superblock, publisher, map });
-        Checkpointer { state, runs: OpenRuns::new(), salts }
+        let runs = Arc::new(OpenRuns::new());
+        let state = Mutex::new(State { superblock, publisher, map, runs: runs.clone() });
+        Checkpointer { state, runs, salts }
     }
 
     /// Takes a checkpoint, unless nothing has changed since the last. Waits for one that runs.
@@ -107,33 +117,17 @@ impl Checkpointer {
     ) -> Result<(), Failure> {
         let mut state = self.state.lock();
         cache.poison.check()?;
-        write_back_dirty(cache)?;
-        let watermark = log.watermark()?;
-        let oldest_run = self.runs.oldest();
-        let oldest_dirty = oldest_dirty(cache);
-        let prefix = {
-            let guard = pin();
-            let mut changes = cache.changes.lock();
-            let mark = cache.store.mark();
-            changes.take_prefix(&cache.pages, mark, &guard)
-        };
-        let replay_from = watermark.min(oldest_run).min(oldest_dirty);
-        let clean = purpose == Purpose::Close && oldest_dirty == ALL_DURABLE && log.next_lsn() == watermark;
-        let nothing_new = prefix.map_pages.is_empty() && replay_from == state.superblock.replay_from;
-        if nothing_new && (clean == state.superblock.clean || purpose == Purpose::Shorten) {
-            cache.changes.lock().put_back(prefix);
-            return Ok(());
+        // What a checkpoint supersedes is free only behind it. Where there is no room for all of it
+        // beside all that it replaces, it is several.
+        while purpose != Purpose::Release && write_back_dirty(cache)? == Rest::Dirty {
+            state.publish(cache, log, recovery, Purpose::Release)?;
+            state.make_room(cache, log, recovery)?;
         }
-        let outcome = state.write_and_publish(cache, log, recovery, &prefix, replay_from, clean);
-        if let Err(failure) = outcome {
-            cache.changes.lock().put_back(prefix);
-            return Err(failure);
+        state.publish(cache, log, recovery, purpose)?;
+        match purpose {
+            Purpose::Shorten => state.make_room(cache, log, recovery),
+            Purpose::Close | Purpose::Release => Ok(()),
         }
-        // Both slots are durable: only now is anything used again (CKPT-2).
-        cache.store.published(prefix.mark);
-        log.release(replay_from);
-        cache.pages.give_back(prefix.freed, &pin());
-        cache.store.shrink()
     }
 
     /// Publishes a fresh salt that is valid from `from` on, and returns it. Called before the first
@@ -184,6 +178,43 @@ fn forget_salts(superblock: &mut Superblock) {
 }
 
 impl State {
+    /// Makes the changes up to now durable, and frees what they superseded.
+    fn publish<M: Materializer>(
+        &mut self,
+        cache: &Cache<M>,
+        log: &Log,
+        recovery: &Recovery<M::Recovery>,
+        purpose: Purpose,
+    ) -> Result<(), Failure> {
+        let watermark = log.watermark()?;
+        let oldest_run = self.runs.oldest();
+        let oldest_dirty = oldest_dirty(cache);
+        let prefix = {
+            let guard = pin();
+            let mut changes = cache.changes.lock();
+            let mark = cache.store.mark();
+            changes.take_prefix(&cache.pages, mark, &guard)
+        };
+        let replay_from = watermark.min(oldest_run).min(oldest_dirty);
+        let clean = purpose == Purpose::Close && oldest_dirty == ALL_DURABLE && log.next_lsn() == watermark;
+        let nothing_new = prefix.map_pages.is_empty()
+            && (replay_from == self.superblock.replay_from || purpose == Purpose::Release);
+        if nothing_new && (clean == self.superblock.clean || purpose != Purpose::Close) {
+            cache.changes.lock().put_back(prefix);
+            return Ok(());
+        }
+        let outcome = self.write_and_publish(cache, log, recovery, &prefix, replay_from, clean);
+        if let Err(failure) = outcome {
+            cache.changes.lock().put_back(prefix);
+            return Err(failure);
+        }
+        // Both slots are durable: only now is anything used again (CKPT-2).
+        cache.store.published(prefix.mark);
+        log.release(replay_from);
+        cache.pages.give_back(prefix.freed, &pin());
+        cache.store.shrink()
+    }
+
     fn write_and_publish<M: Materializer>(
         &mut self,
         cache: &Cache<M>,
@@ -240,7 +271,7 @@ impl State {
         fresh: &mut Vec<FragmentAddr>,
     ) -> Result<(FragmentAddr, u32), Failure> {
         let mut put = |frames: &[(u64, FrameKind, &[u8])]| -> Result<Vec<FragmentAddr>, Failure> {
-            let mut batch = cache.store.batch(store::Purpose::Checkpoint);
+            let mut batch = cache.store.batch(store::Purpose::Checkpoint, Stream::Tables);
             for (number, kind, bytes) in frames {
                 batch.push(*number, 0, *kind, bytes.len(), |out| out.copy_from_slice(bytes))?;
             }
@@ -283,17 +314,37 @@ fn encode<R: Serialize>(value: &R) -> Vec<u8> {
     bytes
 }
 
-/// Writes every dirty page back that can be written now.
-fn write_back_dirty<M: Materializer>(cache: &Cache<M>) -> Result<(), Failure> {
+/// What is left of the dirty pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// None, or pages that cannot be written now.
+    Settled,
+    /// Pages for which there is no room.
+    Dirty,
+}
+
+/// Writes dirty pages back that can be written now, while there is room; some even if there is none.
+fn write_back_dirty<M: Materializer>(cache: &Cache<M>) -> Result<Rest, Failure> {
     let mut dirty = Vec::new();
     cache.pages.drain_dirty(|pid| dirty.push(pid));
-    let outcome = cache.write_back(&dirty, store::Purpose::Checkpoint);
-    match &outcome {
-        Ok(done) => done.skipped.iter().for_each(|&pid| cache.pages.mark_dirty(pid)),
-        // What was not written is still dirty; marking the rest too costs a look.
-        Err(_) => dirty.iter().for_each(|&pid| cache.pages.mark_dirty(pid)),
-    }
-    outcome.map(|_| ())
+    let mut rest = dirty.chunks(PAGES_PER_LOOK);
+    let mut skipped = Vec::new();
+    let outcome = loop {
+        let Some(chunk) = rest.next() else { break Ok(Rest::Settled) };
+        match cache.write_back(chunk, store::Purpose::Checkpoint) {
+            Ok(done) => skipped.extend(done.skipped),
+            // What was not written is still dirty; marking the rest too costs a look.
+            Err(failure) => {
+                skipped.extend(chunk);
+                break Err(failure);
+            }
+        }
+        if !cache.store.has_room() && rest.len() > 0 {
+            break Ok(Rest::Dirty);
+        }
+    };
+    skipped.iter().chain(rest.flatten()).for_each(|&pid| cache.pages.mark_dirty(pid));
+    outcome
 }
 
 /// Smallest LSN that some dirty page's durable form lacks; pages that are clean lose their bit.

@@ -101,7 +101,7 @@ pub(crate) fn open<M: Materializer>(
     let materializer = M::new(config.clone(), &recovery.as_ref().map(|(_, value)| value.clone()));
     let tail = read_tail(storage, config, &superblock)?;
     let fold = fold_tail(&materializer, &table, recovery, tail.as_ref(), storage)?;
-    let store = Store::new(file.clone(), live_addresses(&superblock, &table))?;
+    let store = Store::new(file.clone(), live_addresses(&superblock, &table), settings.cleaning)?;
     // A second materializer knows what the tail added; the first one only decoded it.
     let value = fold.recovery.as_ref().map(|(_, value)| value.clone());
     let cache = Cache::new(

@@ -1,4 +1,5 @@
-//! What runs behind an open store: periodic flushes, checkpoints, segments made ready for the log.
+//! What runs behind an open store: periodic flushes, checkpoints, segments made ready for the log,
+//! garbage in the pages moved together.
 //!
 //! One job, called in steps. An idle store's steps touch nothing but memory. A panic in a step
 //! poisons the store, so that nobody waits for work that will not come.
@@ -11,6 +12,7 @@ use std::{
 
 use super::shared::Shared;
 use crate::{
+    checkpoint::Cleaned,
     error::Failure,
     io::{Next, Worker},
     materializer::Materializer,
@@ -19,6 +21,9 @@ use crate::{
 
 /// The longest time between two looks at the store.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+
+/// The time between two steps of cleaning, so that commits get at the device in between.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Starts the background of a store.
 pub(crate) fn start<M: Materializer + Send + Sync + 'static>(
@@ -62,6 +67,10 @@ fn step<M: Materializer + Send + Sync + 'static>(shared: &Shared<M>, last_flush:
     {
         *last_flush = now;
         let _ = shared.log.flush();
+    }
+    match shared.clean() {
+        Ok(Cleaned::Some) => return Next::After(PAUSE),
+        Ok(Cleaned::Nothing) | Err(_) => {}
     }
     Next::After(shared.flush_every.unwrap_or(LOOK_EVERY_MAX).min(LOOK_EVERY_MAX))
 }

@@ -325,6 +325,7 @@ where
         drop(run);
         shared.note_progress(lsn);
         shared.keep_within_capacity();
+        shared.keep_within_room();
         Ok(Some(lsn))
     }
 

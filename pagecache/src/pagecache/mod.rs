@@ -245,6 +245,7 @@ where
     ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
         let outcome = self.install(pid, key, body, guard)?;
         self.shared.keep_within_capacity();
+        self.shared.keep_within_room();
         match outcome {
             Outcome::Done(key) => Ok(key),
             Outcome::Stale(now) => Err(Error::CasFailed(Some(now))),
@@ -339,6 +340,29 @@ where
     /// [`Error::Io`]; a full disk changes nothing, any other refusal poisons the store.
     pub fn checkpoint(&self) -> Result<(), ()> {
         Ok(self.shared.checkpoint()?)
+    }
+
+    /// Moves what is alive in the `pages` file together and gives the rest of it back, while the store
+    /// stays open: the file is then within a few percent of its live bytes, and a few blocks.
+    ///
+    /// Copies up to all that is alive, an eighth at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`PageCache::checkpoint`].
+    pub fn compact(&self) -> Result<(), ()> {
+        Ok(self.shared.compact()?)
+    }
+
+    /// Counts anew, from the page table, which bytes of each segment are alive, and compares with what
+    /// was counted on the way: for tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corruption`] naming the first segment whose count is wrong.
+    #[doc(hidden)]
+    pub fn recount(&self) -> Result<(), ()> {
+        Ok(self.shared.recount()?)
     }
 
     /// After a failure of a change: true if it failed for want of log that others hold up, and it is

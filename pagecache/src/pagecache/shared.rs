@@ -8,25 +8,22 @@ use std::{
 use crate::{
     cache::Cache,
     checkpoint::{
-        Checkpointer, Purpose, Recovery,
+        Checkpointer, Cleaned, Purpose, Recovery,
         open::{self, Opened},
     },
     config::Config,
     error::{Failure, Poison},
-    format::frame::FrameKind,
-    ids::{FragmentAddr, Lsn, PageId},
+    ids::Lsn,
     io::{Clock, FileStorage, Spawner, Storage, SystemClock, ThreadSpawner, Worker},
     log::{self, Log},
     materializer::Materializer,
     mem::PageMemory,
-    store::Found,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
 };
 
-/// Share of the live bytes that a closed store's segments may exceed them by, in percent.
-const CLOSE_SLACK_PERCENT: u64 = 12;
-/// Rounds of moving sparse segments at close; each leaves less than the one before.
-const CLOSE_ROUNDS_MAX: usize = 4;
+/// Rounds of emptying segments when the file is made compact: each moves an eighth of what is alive,
+/// at least, until few are left.
+const COMPACT_ROUNDS_MAX: usize = 40;
 
 /// The parts of an open store.
 pub(crate) struct Shared<M: Materializer> {
@@ -188,6 +185,30 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         let _ = self.cache.make_room();
     }
 
+    /// Whoever writes helps to clean when the file is as long as it may be.
+    #[inline]
+    pub(crate) fn keep_within_room(&self) {
+        if self.cache.store.is_tight() {
+            self.help_to_clean();
+        }
+    }
+
+    #[cold]
+    fn help_to_clean(&self) {
+        // A full disk keeps what is there; the writer learns of it from the log.
+        let _ = self.checkpointer.make_room(&self.cache, &self.log, &self.recovery);
+    }
+
+    /// One step of cleaning in the background; says whether there is more to do.
+    pub(crate) fn clean(&self) -> Result<Cleaned, Failure> {
+        self.checkpointer.clean(&self.cache, &self.log, &self.recovery)
+    }
+
+    /// Counts live bytes anew and compares.
+    pub(crate) fn recount(&self) -> Result<(), Failure> {
+        self.checkpointer.recount(&self.cache)
+    }
+
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
@@ -208,37 +229,29 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         // Closes the last buffer, so that the checkpoint's watermark is where the log ends.
         self.log.flush()?;
         self.checkpoint_for(Purpose::Close)?;
-        let mut moved = 0;
-        for _ in 0..CLOSE_ROUNDS_MAX {
-            let frames = self.cache.store.frames_to_move(CLOSE_SLACK_PERCENT)?;
-            if frames.is_empty() {
-                break;
-            }
-            moved = self.move_frames(&frames)?;
-            self.checkpoint_for(Purpose::Close)?;
-            if moved == 0 {
-                break;
-            }
-        }
-        if moved > 0 {
-            // The last round's own map pages and the segments it emptied are free as of now.
-            self.checkpoint_for(Purpose::Close)?;
-        }
+        self.compact_pages(Purpose::Close)?;
         self.log.trim()
     }
 
-    /// Copies what is live of these frames to new places; returns the bytes copied.
-    fn move_frames(&self, frames: &[Found]) -> Result<u64, Failure> {
-        let of_kind = |kind| frames.iter().filter(move |found| found.header.kind == kind);
-        let parts: Vec<(PageId, FragmentAddr)> = of_kind(FrameKind::Image)
-            .chain(of_kind(FrameKind::DeltaPage))
-            .map(|found| (found.header.pid as PageId, found.addr))
-            .collect();
-        // A map page moves by being written again; the directory does so with every checkpoint.
-        let mut changes = self.cache.changes.lock();
-        of_kind(FrameKind::MapPage).for_each(|found| changes.touch(found.header.pid));
-        drop(changes);
-        self.cache.relocate(&parts)
+    /// Writes everything back, and moves what is alive together until the file is hardly longer.
+    pub(crate) fn compact(&self) -> Result<(), Failure> {
+        self.checkpoint()?;
+        self.compact_pages(Purpose::Shorten)
+    }
+
+    fn compact_pages(&self, purpose: Purpose) -> Result<(), Failure> {
+        let store = &self.cache.store;
+        store.united(|| {
+            for _ in 0..COMPACT_ROUNDS_MAX {
+                let segments = store.segments_to_compact();
+                if segments.is_empty() {
+                    break;
+                }
+                self.cache.empty_segments(&segments)?;
+                self.checkpoint_for(purpose)?;
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn stats(&self) -> Stats {

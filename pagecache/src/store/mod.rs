@@ -4,6 +4,7 @@
 //! * [`superblocks`] creates a store, finds the newest superblock and publishes the next.
 //! * [`segments`] counts live bytes and says which segment may be written over, and when.
 //! * [`writer`] appends frames, [`placement`] decides where they go.
+//! * [`space`] says how long the file may be, and which segments to empty when it is longer.
 //! * [`reader`] reads one frame, [`scan`] all of one segment.
 //!
 //! What is in a frame, and which frames a page consists of, is the caller's business.
@@ -14,6 +15,7 @@ pub(crate) mod placement;
 pub(crate) mod reader;
 pub(crate) mod scan;
 pub(crate) mod segments;
+pub(crate) mod space;
 pub(crate) mod stats;
 pub(crate) mod superblocks;
 pub(crate) mod table;
@@ -26,16 +28,15 @@ pub(crate) use self::{
     reader::Frame,
     scan::Found,
     segments::{Mark, Pin},
+    space::Due,
     stats::StoreStats,
-    writer::{Batch, Purpose, WrittenFrame},
+    writer::{Batch, Purpose, Stream, WrittenFrame},
 };
 use crate::{
     error::Failure,
     ids::{FragmentAddr, PageSeq},
+    sync::AtomicBool,
 };
-
-/// A segment with less than this share of live bytes, in percent, is worth emptying at close.
-const SPARSE_PERCENT: u64 = 85;
 
 /// An open `pages` file: frames by address, live bytes by segment.
 #[derive(Debug)]
@@ -43,6 +44,10 @@ pub(crate) struct Store {
     file: PagesFile,
     segments: Arc<Segments>,
     writer: FrameWriter,
+    /// Whether garbage is moved together while the store runs.
+    cleaning: bool,
+    /// The file is as long as it may be, or nearly: see [`space`].
+    tight: AtomicBool,
 }
 
 impl Store {
@@ -54,10 +59,11 @@ impl Store {
     pub(crate) fn new(
         file: PagesFile,
         live: impl IntoIterator<Item = FragmentAddr>,
+        cleaning: bool,
     ) -> Result<Store, Failure> {
         let segments = Arc::new(Segments::rebuild(file.layout(), file.path(), 0, live, file.len()?)?);
         let writer = FrameWriter::new(file.clone(), segments.clone())?;
-        Ok(Store { file, segments, writer })
+        Ok(Store { file, segments, writer, cleaning, tight: AtomicBool::new(false) })
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -97,8 +103,8 @@ impl Store {
         self.segments.published(mark);
     }
 
-    pub(crate) fn batch(&self, purpose: Purpose) -> Batch<'_> {
-        self.writer.batch(purpose)
+    pub(crate) fn batch(&self, purpose: Purpose, stream: Stream) -> Batch<'_> {
+        self.writer.batch(purpose, stream)
     }
 
     /// Makes every finished batch durable, and safe from later writes.
@@ -115,25 +121,29 @@ impl Store {
         self.writer.stats()
     }
 
-    /// The frames to move so that the file comes within `slack_percent` of its live bytes: those of
-    /// sparse segments, and those beyond the length it should have. None if it is there already.
-    pub(crate) fn frames_to_move(&self, slack_percent: u64) -> Result<Vec<Found>, Failure> {
-        let stats = self.stats();
+    /// The frames that start in a segment.
+    pub(crate) fn scan(&self, segment: u32) -> Result<Vec<Found>, Failure> {
+        self.file.scan(segment)
+    }
+
+    /// Makes all streams one while `work` runs, so that the file can become as small as may be.
+    pub(crate) fn united<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.writer.unite_streams();
+        let outcome = work();
+        self.writer.part_streams();
+        outcome
+    }
+
+    /// Segments with live bytes, ascending, and how many: see [`Segments::live_table`].
+    pub(crate) fn live_table(&self) -> Vec<(u32, u32)> {
+        self.segments.live_table()
+    }
+
+    /// The segments that a frame touches and how many of its bytes lie in each, for recounting.
+    pub(crate) fn bytes_by_segment(&self, addr: FragmentAddr) -> Result<Vec<(u32, u64)>, Failure> {
         let layout = self.file.layout();
-        let occupied = stats.file_bytes.saturating_sub(layout.data_start());
-        let target = stats.live_bytes + stats.live_bytes * slack_percent / 100;
-        let mut frames = Vec::new();
-        if occupied <= target + 2 * layout.block_bytes() {
-            return Ok(frames);
-        }
-        let segments_wanted = target.div_ceil(layout.segment_bytes());
-        for sealed in self.segments.sealed() {
-            let is_sparse = sealed.live_bytes * 100 < layout.segment_bytes() * SPARSE_PERCENT;
-            if is_sparse || u64::from(sealed.segment) >= segments_wanted {
-                frames.extend(self.file.scan(sealed.segment)?);
-            }
-        }
-        Ok(frames)
+        let touched = layout.segments_of(addr).map_err(|why| self.file.corrupt(addr.offset, why))?;
+        Ok(touched.map(|segment| (segment, layout.bytes_in(addr, segment))).collect())
     }
 }
 

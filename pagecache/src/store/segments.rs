@@ -27,7 +27,7 @@ use crate::{
     store::{
         layout::Layout,
         stats::StoreStats,
-        table::{Choice, State, Table},
+        table::{Choice, Segment, State, Table},
     },
     sync::Mutex,
 };
@@ -189,7 +189,6 @@ impl Segments {
 
     /// Segments with live bytes, ascending, and how many: what a directory lists. Call it under the
     /// lock that orders map changes, or the counts belong to no prefix.
-    #[cfg(test)]
     pub(crate) fn live_table(&self) -> Vec<(u32, u32)> {
         let table = self.table.lock();
         let listed = table.list.iter().zip(0..).filter(|(segment, _)| segment.live_bytes > 0);
@@ -198,10 +197,33 @@ impl Segments {
             .collect()
     }
 
+    /// Bytes of frames that something refers to.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.table.lock().live_bytes
+    }
+
+    /// Free and dead segments within a file of `file_bytes`.
+    pub(crate) fn free_and_dead(&self, file_bytes: u64) -> (u64, u64) {
+        let table = self.table.lock();
+        let free = table.free.range(..self.layout.segments_in(file_bytes)).count();
+        (free as u64, table.dead.len() as u64)
+    }
+
+    /// Says that a segment was emptied as far as it could be: it is not tried again before something
+    /// in it has changed.
+    pub(crate) fn set_emptied(&self, segment: u32) {
+        let mut table = self.table.lock();
+        let found = table.at(segment);
+        found.left = Some(found.live_bytes);
+    }
+
     /// Segments that could be cleaned.
     pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
         let table = self.table.lock();
-        let sealed = table.list.iter().zip(0..).filter(|(segment, _)| segment.state == State::Sealed);
+        let is_open = |found: &Segment| {
+            found.state == State::Sealed && found.holds == 0 && found.left != Some(found.live_bytes)
+        };
+        let sealed = table.list.iter().zip(0..).filter(|(found, _)| is_open(found));
         sealed
             .map(|(found, segment)| SealedSegment {
                 segment,

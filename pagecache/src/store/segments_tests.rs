@@ -14,7 +14,7 @@ use crate::{
         stats::StoreStats,
         table::Choice,
         testdisk::{Random, SECTOR, TestDisk, fresh},
-        writer::{FrameWriter, Purpose, Written},
+        writer::{FrameWriter, Purpose, Stream, Written},
     },
 };
 
@@ -242,7 +242,7 @@ impl Model {
     }
 
     fn write(&mut self, random: &mut Random, purpose: Purpose) -> Result<Written, Failure> {
-        let mut batch = self.writer.batch(purpose);
+        let mut batch = self.writer.batch(purpose, Stream::Hot);
         for _ in 0..=random.below(4) {
             let len = match random.below(12) {
                 0 => 1500 + random.below(6000),

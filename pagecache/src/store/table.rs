@@ -38,6 +38,8 @@ pub(super) struct Segment {
     pub(super) written: bool,
     pub(super) sealed_at: u64,
     pub(super) miscounted: bool,
+    /// The live bytes it was left with when it was emptied as far as it could be.
+    pub(super) left: Option<u64>,
 }
 
 impl Segment {
@@ -51,6 +53,7 @@ impl Segment {
             written: false,
             sealed_at: 0,
             miscounted: false,
+            left: None,
         }
     }
 }
@@ -60,6 +63,8 @@ pub(super) struct Table {
     pub(super) list: Vec<Segment>,
     pub(super) free: BTreeSet<u32>,
     pub(super) dead: BTreeSet<u32>,
+    /// Of all segments.
+    pub(super) live_bytes: u64,
     /// What the next [`Segments::mark`] returns.
     pub(super) now: u64,
     pub(super) published: u64,
@@ -72,6 +77,7 @@ impl Table {
             list: vec![Segment { released: 1, ..Segment::new(State::Dead) }; len as usize],
             free: BTreeSet::new(),
             dead: (0..len).collect(),
+            live_bytes: 0,
             now: 1,
             published: 0,
         }
@@ -85,7 +91,8 @@ impl Table {
         let written = segments.clone().all(|segment| self.at(segment).written);
         for segment in segments {
             self.free.remove(&segment);
-            self.at(segment).state = State::Active;
+            let found = self.at(segment);
+            (found.state, found.left) = (State::Active, None);
         }
         written
     }
@@ -95,6 +102,7 @@ impl Table {
     }
 
     pub(super) fn retain(&mut self, segment: u32, bytes: u64) {
+        self.live_bytes += bytes;
         let found = self.at(segment);
         found.live_bytes += bytes;
         if matches!(found.state, State::Dead | State::Free) {
@@ -108,7 +116,10 @@ impl Table {
         let found = self.at(segment);
         found.released = found.released.max(released);
         match found.live_bytes.checked_sub(bytes) {
-            Some(left) => found.live_bytes = left,
+            Some(left) => {
+                found.live_bytes = left;
+                self.live_bytes -= bytes;
+            }
             None => found.miscounted = true,
         }
         self.settle(segment);

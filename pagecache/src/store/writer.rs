@@ -10,6 +10,8 @@
 //!   the batch keeps its frames and may be finished again later. Any other failure is poison.
 //! * When the file cannot grow, frames go into free segments that were written before. The last few
 //!   of those, the reserve, are for checkpoints, so that a full disk can always be emptied.
+//! * Frames of one [`Stream`] follow each other in its own active segment, so that what dies together
+//!   lies together.
 //!
 //! Which segments are free is [`super::segments`]' business, where frames go [`super::placement`]'s.
 
@@ -33,6 +35,8 @@ use crate::{
 
 /// A batch is written whenever it reaches this many bytes.
 const FLUSH_BYTES: usize = 1 << 20;
+/// Live data from which on streams have segments of their own, in segments.
+const STREAMS_FROM_SEGMENTS: u64 = 16;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -45,9 +49,25 @@ pub(crate) enum Purpose {
     Checkpoint,
 }
 
+/// Frames that are likely to die together: each stream fills segments of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Pages that were just changed, and may be again soon.
+    Hot,
+    /// What lived on in a segment that was emptied.
+    Survivors,
+    /// Map pages and directories, which the next checkpoints supersede.
+    Tables,
+}
+
+const STREAMS: usize = 3;
+
 #[derive(Debug)]
 struct Position {
-    tail: Option<Tail>,
+    /// By stream.
+    tails: [Option<Tail>; STREAMS],
+    /// All streams are one.
+    united: bool,
     file_bytes: u64,
 }
 
@@ -66,17 +86,39 @@ impl FrameWriter {
         let file_bytes = file.len()?;
         let resumed = segments.resume(file_bytes);
         let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
-        Ok(FrameWriter { file, segments, position: Mutex::new(Position { tail, file_bytes }) })
+        let position = Position { tails: [tail, None, None], united: false, file_bytes };
+        Ok(FrameWriter { file, segments, position: Mutex::new(position) })
     }
 
     /// Begins to collect frames.
-    pub(crate) fn batch(&self, purpose: Purpose) -> Batch<'_> {
-        Batch { writer: self, purpose, bytes: Vec::new(), pending: Vec::new(), done: Written::default() }
+    pub(crate) fn batch(&self, purpose: Purpose, stream: Stream) -> Batch<'_> {
+        let (bytes, pending, done) = (Vec::new(), Vec::new(), Written::default());
+        Batch { writer: self, purpose, stream, bytes, pending, done }
+    }
+
+    /// Makes all streams one, until they are parted again: no segment of another stream stays half
+    /// empty.
+    pub(crate) fn unite_streams(&self) {
+        let mut position = self.position.lock();
+        position.united = true;
+        for tail in position.tails.iter_mut().skip(1).filter_map(Option::take) {
+            self.segments.seal(tail.segment, false);
+        }
+    }
+
+    /// The end of [`FrameWriter::unite_streams`].
+    pub(crate) fn part_streams(&self) {
+        self.position.lock().united = false;
+    }
+
+    /// The file's length.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.position.lock().file_bytes
     }
 
     /// Makes the next frame start on a new block.
     pub(crate) fn seal_blocks(&self) {
-        if let Some(tail) = &mut self.position.lock().tail {
+        for tail in self.position.lock().tails.iter_mut().flatten() {
             tail.used = self.file.layout().block_up(tail.used);
         }
     }
@@ -129,17 +171,27 @@ impl FrameWriter {
     fn append(&self, batch: &mut Batch<'_>) -> Result<(), Failure> {
         self.file.check()?;
         let mut position = self.position.lock();
+        let stream = self.stream_of(&position, batch);
         let second = match batch.purpose {
             Purpose::Ordinary => Choice::Written,
             Purpose::Checkpoint => Choice::Reserve,
         };
-        let growing = match self.append_into(&mut position, batch, Choice::Any) {
+        let growing = match self.append_into(&mut position, batch, stream, Choice::Any) {
             Err(full @ Failure::DiskFull { .. }) => full,
             settled => return settled,
         };
-        match self.append_into(&mut position, batch, second) {
+        match self.append_into(&mut position, batch, stream, second) {
             Err(Failure::DiskFull { .. }) => Err(growing),
             settled => settled,
+        }
+    }
+
+    /// A small store has one stream: the others' segments would be most of it.
+    fn stream_of(&self, position: &Position, batch: &Batch<'_>) -> Stream {
+        let parted_from = STREAMS_FROM_SEGMENTS * self.file.layout().segment_bytes();
+        match position.united || self.segments.live_bytes() < parted_from {
+            true => Stream::Hot,
+            false => batch.stream,
         }
     }
 
@@ -147,10 +199,13 @@ impl FrameWriter {
         &self,
         position: &mut Position,
         batch: &mut Batch<'_>,
+        stream: Stream,
         choice: Choice,
     ) -> Result<(), Failure> {
         let frames = batch.pending.iter().map(|frame| frame.bytes.clone());
-        let Some(plan) = place(self.file.layout(), &self.segments, choice, position.tail, frames) else {
+        let Some(plan) =
+            place(self.file.layout(), &self.segments, choice, position.tails[stream as usize], frames)
+        else {
             return Err(Failure::DiskFull { path: self.file.path(), needed: batch.bytes.len() as u64 });
         };
         for (frame, offset) in batch.pending.iter().zip(&plan.offsets) {
@@ -163,7 +218,7 @@ impl FrameWriter {
             return Err(failure);
         }
         position.file_bytes = position.file_bytes.max(end);
-        position.tail = plan.tail;
+        position.tails[stream as usize] = plan.tail;
         for (frame, offset) in batch.pending.drain(..).zip(&plan.offsets) {
             let addr = FragmentAddr { offset: *offset, len: frame.bytes.len() as u32 };
             batch.done.holds.push(self.segments.hold(addr)?);
@@ -240,6 +295,7 @@ impl Written {
 pub(crate) struct Batch<'w> {
     writer: &'w FrameWriter,
     purpose: Purpose,
+    stream: Stream,
     bytes: Vec<u8>,
     pending: Vec<Pending>,
     done: Written,

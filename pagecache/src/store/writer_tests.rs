@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Batch, FrameWriter, Purpose, Written};
+use super::{Batch, FrameWriter, Purpose, Stream, Written};
 use crate::{
     error::{Failure, Poison},
     format::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameKind},
@@ -48,7 +48,7 @@ impl Store {
     }
 
     fn write(&self, frames: &[u32]) -> Written {
-        let mut batch = self.writer.batch(Purpose::Ordinary);
+        let mut batch = self.writer.batch(Purpose::Ordinary, Stream::Hot);
         for (pid, frame_bytes) in (0..).zip(frames) {
             self.push(&mut batch, pid, *frame_bytes);
         }
@@ -200,7 +200,7 @@ fn a_full_disk_leaves_all_as_it_was_and_heals() {
     let store = store(0);
     let first = store.write(&[1000]);
     store.disk.set_capacity(Some(1024 + 2048 + SECTOR));
-    let mut batch = store.writer.batch(Purpose::Ordinary);
+    let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
     for pid in 0..5 {
         store.push(&mut batch, pid, 1000);
     }
@@ -226,11 +226,11 @@ fn a_checkpoint_on_a_full_disk_has_the_reserve() {
     let first = store.write(&[1000]);
     assert_eq!(offsets(&first), [2 * 2048], "the reserve is spared");
     store.disk.set_capacity(Some(0));
-    let mut ordinary = store.writer.batch(Purpose::Ordinary);
+    let mut ordinary = store.writer.batch(Purpose::Ordinary, Stream::Hot);
     store.push(&mut ordinary, 7, 1000);
     let small = ordinary.finish();
     assert!(matches!(small, Err(Failure::DiskFull { .. })), "{small:?}");
-    let mut checkpoint = store.writer.batch(Purpose::Checkpoint);
+    let mut checkpoint = store.writer.batch(Purpose::Checkpoint, Stream::Hot);
     for pid in 0..4 {
         store.push(&mut checkpoint, pid, 1000);
     }
@@ -275,7 +275,7 @@ fn batches_are_written_by_the_megabyte_and_hold_what_they_wrote() {
     let file = PagesFile::new(disk.clone(), Arc::new(Poison::default()), &superblock);
     disk.take_log();
     let store = open(disk, file, 0);
-    let mut batch = store.writer.batch(Purpose::Ordinary);
+    let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
     for pid in 0..100 {
         store.push(&mut batch, pid, 16 << 10);
     }
@@ -297,7 +297,7 @@ fn a_failed_write_poisons_and_reads_go_on() {
     let store = store(0);
     let written = store.write(&[100]);
     store.disk.fail_at(store.disk.calls());
-    let mut batch = store.writer.batch(Purpose::Ordinary);
+    let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
     store.push(&mut batch, 1, 100);
     assert!(matches!(batch.finish(), Err(Failure::Poisoned { .. })));
     assert!(matches!(batch.finish(), Err(Failure::Poisoned { .. })));
@@ -308,7 +308,7 @@ fn a_failed_write_poisons_and_reads_go_on() {
 #[test]
 fn a_fill_that_panics_and_a_payload_too_large_leave_the_batch_whole() {
     let store = store(0);
-    let mut batch = store.writer.batch(Purpose::Ordinary);
+    let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
     store.push(&mut batch, 1, 100);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         batch.push(2, 1, FrameKind::Image, 50, |_| panic!("user code"))

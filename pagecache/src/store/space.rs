@@ -1,0 +1,201 @@
+//! How long the `pages` file may be beside what is alive in it, and what to do when it is longer.
+//!
+//! ```text
+//! file = live | superseded, in segments with live bytes | dead, until a checkpoint | free
+//! ```
+//!
+//! * SPACE-1: the file is at most [`LIMIT_PERCENT`] of the live bytes and [`LIMIT_SEGMENTS`] long,
+//!   whatever is written. Who writes frames asks for [`Store::room`] first; who finds none publishes a
+//!   checkpoint, which frees what is dead, or empties segments, before writing on.
+//! * In the background, [`TARGET_PERCENT`] is aimed at. Segments are emptied by cost and benefit, the
+//!   benefit growing with what is superseded and with its age, the cost with what is alive: a young
+//!   segment loses more by itself before long.
+//! * If there is little to empty and the file is too long even so, its last segments move forward into
+//!   free ones, and the file is cut.
+//!
+//! This decides; moving frames is the cache's business, publishing the checkpoint's.
+
+use super::{Store, segments::SealedSegment};
+use crate::sync::Ordering;
+
+/// What the file may be in the long run, in percent of its live bytes.
+const TARGET_PERCENT: u64 = 130;
+/// What it may be at any time.
+const LIMIT_PERCENT: u64 = 142;
+/// Segments that come on top of the target, those being filled, and on top of the limit.
+const TARGET_SEGMENTS: u64 = 2;
+const LIMIT_SEGMENTS: u64 = 4;
+/// Segments fuller than this are not emptied for the sake of the rest.
+const DENSE_PERCENT: u64 = 90;
+/// Segments emptied in one step, at most.
+const VICTIMS_MAX: usize = 8;
+/// Part of the live bytes that may wait for a checkpoint before one is taken for their sake.
+const WAITING_DIVISOR: u64 = 16;
+/// What a compact file's segments may exceed the live bytes by, in percent.
+const COMPACT_PERCENT: u64 = 106;
+/// Segments fuller than this are dense enough for a compact file.
+const COMPACT_DENSE_PERCENT: u64 = 95;
+/// Part of the live bytes that is moved before a checkpoint frees where it lay.
+const COMPACT_DIVISOR: u64 = 8;
+
+/// What is to be done so that the file is as short as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// All is well.
+    Nothing,
+    /// A checkpoint, to free segments that are dead.
+    Release,
+    /// These segments are to be emptied, in this order.
+    Empty(Vec<u32>),
+}
+
+/// Bytes of the file, without its superblocks.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    segment: u64,
+    file: u64,
+    live: u64,
+    free: u64,
+    /// Empty segments that wait for a checkpoint or a reader.
+    waiting: u64,
+}
+
+impl Space {
+    fn target(&self) -> u64 {
+        self.live * TARGET_PERCENT / 100 + TARGET_SEGMENTS * self.segment
+    }
+
+    fn limit(&self) -> u64 {
+        self.live * LIMIT_PERCENT / 100 + LIMIT_SEGMENTS * self.segment
+    }
+
+    /// Bytes that can be written before the file is as long as it may be.
+    fn room(&self) -> u64 {
+        (self.limit() + self.free).saturating_sub(self.file)
+    }
+
+    /// Bytes in segments that hold something alive.
+    fn occupied(&self) -> u64 {
+        self.file.saturating_sub(self.free + self.waiting)
+    }
+}
+
+impl Store {
+    fn space(&self) -> Space {
+        let file_bytes = self.writer.file_bytes();
+        let layout = self.file.layout();
+        let segment = layout.segment_bytes();
+        let (free, dead) = self.segments.free_and_dead(file_bytes);
+        let live = self.segments.live_bytes();
+        let file = file_bytes.saturating_sub(layout.data_start());
+        Space { segment, file, live, free: free * segment, waiting: dead * segment }
+    }
+
+    /// Bytes that can be written before the file is longer than it may be.
+    pub(crate) fn room(&self) -> u64 {
+        if self.cleaning { self.space().room() } else { u64::MAX }
+    }
+
+    /// Whether more can be written without helping to clean first.
+    pub(crate) fn has_room(&self) -> bool {
+        let has_room = self.room() >= self.file.layout().segment_bytes();
+        // Relaxed: whoever reads a stale value helps a write early or late.
+        self.tight.store(!has_room, Ordering::Relaxed);
+        has_room
+    }
+
+    /// What [`Store::has_room`] found last, the other way round.
+    #[inline]
+    pub(crate) fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of dead segments that wait to be free.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.space().waiting
+    }
+
+    /// Says that these segments were emptied as far as they could be.
+    pub(crate) fn set_emptied(&self, segments: &[u32]) {
+        segments.iter().for_each(|&segment| self.segments.set_emptied(segment));
+    }
+
+    /// What is to be done for the target.
+    pub(crate) fn due(&self) -> Due {
+        let space = self.space();
+        let target = space.target();
+        if !self.cleaning || space.file <= target {
+            return Due::Nothing;
+        }
+        let is_much = space.waiting >= (space.live / WAITING_DIVISOR).max(space.segment);
+        if space.waiting > 0 && (is_much || space.room() < 2 * space.segment) {
+            return Due::Release;
+        }
+        let victims = match space.occupied() > target {
+            true => sparse(self.segments.sealed(), space.segment, space.occupied() - target),
+            false if space.free >= space.segment => last(self.segments.sealed(), space.segment, target),
+            false => Vec::new(),
+        };
+        match victims.is_empty() {
+            false => Due::Empty(victims),
+            true if space.waiting > 0 => Due::Release,
+            true => Due::Nothing,
+        }
+    }
+
+    /// The next segments to empty until the file is a few percent longer than what is alive, and a
+    /// few blocks; none once it is.
+    pub(crate) fn segments_to_compact(&self) -> Vec<u32> {
+        let space = self.space();
+        let target = space.live * COMPACT_PERCENT / 100;
+        if space.file <= target + 2 * self.file.layout().block_bytes() {
+            return Vec::new();
+        }
+        let wanted = target.div_ceil(space.segment);
+        let dense = space.segment * COMPACT_DENSE_PERCENT / 100;
+        let mut sealed = self.segments.sealed();
+        sealed.retain(|found| found.live_bytes < dense || u64::from(found.segment) >= wanted);
+        sealed.sort_by_key(|found| (found.live_bytes, found.segment));
+        let bytes_max = (space.live / COMPACT_DIVISOR).max(4 * space.segment);
+        up_to(sealed, usize::MAX, bytes_max)
+    }
+}
+
+/// The segments whose emptying gains most, the oldest first, until they gain `excess`.
+fn sparse(mut sealed: Vec<SealedSegment>, segment: u64, excess: u64) -> Vec<u32> {
+    sealed.retain(|found| found.live_bytes * 100 < segment * DENSE_PERCENT);
+    let score = |found: &SealedSegment| {
+        let gain = u128::from(segment.saturating_sub(found.live_bytes)) * u128::from(found.age + 1);
+        (gain << 16) / u128::from(segment + found.live_bytes)
+    };
+    sealed.sort_by_key(|found| (std::cmp::Reverse(score(found)), found.segment));
+    let mut gained = 0;
+    sealed.retain(|found| {
+        let wanted = gained < excess;
+        gained += segment.saturating_sub(found.live_bytes);
+        wanted
+    });
+    let chosen = up_to(sealed.clone(), VICTIMS_MAX, segment);
+    sealed.retain(|found| chosen.contains(&found.segment));
+    // Survivors of one age come to lie together.
+    sealed.sort_by_key(|found| (std::cmp::Reverse(found.age), found.segment));
+    sealed.into_iter().map(|found| found.segment).collect()
+}
+
+/// The last segments of a file that should be `target` long.
+fn last(mut sealed: Vec<SealedSegment>, segment: u64, target: u64) -> Vec<u32> {
+    sealed.retain(|found| u64::from(found.segment) >= target / segment);
+    sealed.sort_by_key(|found| std::cmp::Reverse(found.segment));
+    up_to(sealed, VICTIMS_MAX, segment)
+}
+
+/// The first ones, while they hold no more than `bytes_max` alive; at least one.
+fn up_to(sealed: Vec<SealedSegment>, count_max: usize, bytes_max: u64) -> Vec<u32> {
+    let mut bytes = 0;
+    let fits = |found: &SealedSegment| {
+        let is_first = bytes == 0;
+        bytes += found.live_bytes;
+        is_first || bytes <= bytes_max
+    };
+    sealed.into_iter().take(count_max).take_while(fits).map(|found| found.segment).collect()
+}
