@@ -22,6 +22,8 @@ pub enum Verb {
     Export,
     /// `flush`
     Flush,
+    /// `compact`
+    Compact,
     /// `stats`
     Stats,
     /// `help [COMMAND]`
@@ -197,6 +199,15 @@ pub static COMMANDS: &[Spec] = &[
         about: "Makes everything set so far durable.",
         notes: "",
         example: "flush",
+    },
+    Spec {
+        verb: Verb::Compact,
+        names: &["compact"],
+        args: &[],
+        opts: &[],
+        about: "Makes the file of the pages as small as what is in it.",
+        notes: "Copies up to all that is in the store; it can be used meanwhile.",
+        example: "compact",
     },
     Spec {
         verb: Verb::Stats,

@@ -51,21 +51,36 @@ pub struct Scan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
     /// Set a record.
-    Set { key: Cow<'a, [u8]>, value: Cow<'a, [u8]> },
+    Set {
+        key: Cow<'a, [u8]>,
+        value: Cow<'a, [u8]>,
+    },
     /// Print a value.
-    Get { key: Cow<'a, [u8]> },
+    Get {
+        key: Cow<'a, [u8]>,
+    },
     /// Delete a record.
-    Del { key: Cow<'a, [u8]> },
+    Del {
+        key: Cow<'a, [u8]>,
+    },
     /// Print records.
     Scan(Scan),
     /// Print the number of records.
     Count,
     /// Read records from a file.
-    Import { file: File, format: Format, flush_every: Option<u64> },
+    Import {
+        file: File,
+        format: Format,
+        flush_every: Option<u64>,
+    },
     /// Write all records.
-    Export { file: File, replace: bool },
+    Export {
+        file: File,
+        replace: bool,
+    },
     /// Make everything durable.
     Flush,
+    Compact,
     /// Print figures.
     Stats,
     /// Explain.
@@ -87,6 +102,7 @@ impl Command<'_> {
             Command::Import { .. } => Verb::Import,
             Command::Export { .. } => Verb::Export,
             Command::Flush => Verb::Flush,
+            Command::Compact => Verb::Compact,
             Command::Stats => Verb::Stats,
             Command::Help(_) => Verb::Help,
             Command::Quit => Verb::Quit,
@@ -297,6 +313,7 @@ impl<'a> Arguments<'a> {
                 Command::Export { file, replace: self.switch("--replace") }
             }
             Verb::Flush => Command::Flush,
+            Verb::Compact => Command::Compact,
             Verb::Stats => Command::Stats,
             Verb::Help => Command::Help(match self.argument(0) {
                 None => None,

@@ -43,6 +43,7 @@ fn lines_mean_their_commands() {
         ("export", Command::Export { file: File::Standard, replace: false }),
         ("export --replace 'a b'", Command::Export { file: File::At("a b".into()), replace: true }),
         ("flush", Command::Flush),
+        ("compact", Command::Compact),
         ("stats", Command::Stats),
         ("help", Command::Help(None)),
         ("help exit", Command::Help(Some(Verb::Quit))),

@@ -115,6 +115,10 @@ impl<'s> Session<'s> {
                 self.store.flush()?;
                 self.done();
             }
+            Command::Compact => {
+                self.store.compact()?;
+                self.done();
+            }
             Command::Stats => {
                 for (name, figure) in self.store.stats()? {
                     self.out.line(&format!("{name}\t{figure}"))?;

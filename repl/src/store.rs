@@ -111,6 +111,11 @@ impl Store {
         self.db.flush().map(drop).map_err(|error| self.failure(error))
     }
 
+    /// Gives the room of what was overwritten or deleted back.
+    pub fn compact(&self) -> Result<()> {
+        self.db.compact().map_err(|error| self.failure(error))
+    }
+
     /// What there is to know about the store, as names and figures.
     pub fn stats(&self) -> Result<Vec<(&'static str, String)>> {
         let stats = self.db.stats();

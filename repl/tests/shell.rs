@@ -218,15 +218,34 @@ fn flush_stats_help_and_quit_work() {
     assert!(text.lines().all(|line| line.split('\t').count() == 2), "{text}");
     let list = shell.args(["db", "help"]).exits(0);
     let list = String::from_utf8(list.out).expect("text");
-    for command in
-        ["set", "get", "del", "scan", "count", "import", "export", "flush", "stats", "help", "quit"]
-    {
+    for command in [
+        "set", "get", "del", "scan", "count", "import", "export", "flush", "compact", "stats", "help", "quit",
+    ] {
         assert!(list.contains(&format!("\n{command}")) || list.starts_with(command), "{command}: {list}");
         let help = shell.args(["db", "help", command]).exits(0);
         assert!(String::from_utf8_lossy(&help.out).contains("example: "), "{help:?}");
     }
     let usage = shell.args(["--help"]).exits(0);
     assert!(String::from_utf8_lossy(&usage.out).contains("Exit status"), "{usage:?}");
+}
+
+#[test]
+fn compact_makes_the_file_as_small_as_what_is_in_it() {
+    let shell = Shell::new();
+    let words: String = (1..=60_000).map(|n| format!("{:05}\n", n * 7_919 % 60_000)).collect();
+    shell.write("words", words);
+    shell.args(["db", "--create", "import", "words", "--format", "lines"]).exits(0);
+    let removals: String = (0..60_000).filter(|n| n % 50 > 0).map(|n| format!("del {n:05}\n")).collect();
+    let shown = shell.script(&format!("{removals}compact\nstats\ncount")).exits(0);
+    let text = String::from_utf8(shown.out).expect("text");
+    let figure = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}\t")));
+        line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("{name}: {text}"))
+    };
+    let (file, live) = (figure("pages_file_bytes"), figure("pages_live_bytes"));
+    // The superblocks and the last blocks of a few checkpoints come on top.
+    assert!(file < live + live / 4 + 40_000, "{file} bytes of file for {live}");
+    assert!(text.ends_with("\n1200\n"), "{text}");
 }
 
 #[test]

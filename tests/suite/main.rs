@@ -14,4 +14,5 @@ mod model;
 mod pages;
 mod reasons;
 mod sizes;
+mod space;
 mod tidy;

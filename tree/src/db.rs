@@ -103,6 +103,28 @@ impl Db {
         self.core.pages.checkpoint().map_err(from_page_error)
     }
 
+    /// Moves what is alive in the `pages` file together and gives the rest of it back, while the
+    /// database stays open: the file is then within a few percent of what is alive, and a few blocks.
+    ///
+    /// Copies up to all that is alive, an eighth at a time; readers and writers go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Db::checkpoint`].
+    pub fn compact(&self) -> Result<()> {
+        self.core.pages.compact().map_err(from_page_error)
+    }
+
+    /// Counts the live bytes of the `pages` file anew and compares: for tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corruption`] if they were miscounted.
+    #[doc(hidden)]
+    pub fn recount(&self) -> Result<()> {
+        self.core.pages.recount().map_err(from_page_error)
+    }
+
     /// Closes the database: everything is durable, the files are small, and the next open replays
     /// nothing. Other handles to it must be gone.
     ///

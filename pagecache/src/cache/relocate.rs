@@ -9,6 +9,8 @@
 //!
 //! Which segments are worth it is [`crate::store`]'s business.
 
+use std::collections::BTreeSet;
+
 use super::{
     Cache,
     writeback::{Form, PAGES_PER_ROUND, Written},
@@ -27,38 +29,39 @@ impl<M: Materializer> Cache<M> {
     /// They are free once a checkpoint has made the moves durable.
     pub(crate) fn empty_segments(&self, segments: &[u32]) -> Result<u64, Failure> {
         let mut moved = 0;
+        let mut has_tables = false;
         for &segment in segments {
             let frames = self.store.scan(segment)?;
-            moved += self.move_frames(&frames)?;
+            has_tables |= self.touch_tables(&frames);
+            moved += self.relocate(parts_of_pages(&frames))?;
         }
-        self.store.set_emptied(segments);
+        self.store.set_emptied(segments, moved > 0 || has_tables);
         Ok(moved)
     }
 
-    fn move_frames(&self, frames: &[Found]) -> Result<u64, Failure> {
-        let of_kind =
-            |wanted: fn(FrameKind) -> bool| frames.iter().filter(move |found| wanted(found.header.kind));
-        {
-            let mut changes = self.changes.lock();
-            let map_pages = of_kind(|kind| kind == FrameKind::MapPage);
-            map_pages.for_each(|found| changes.touch(found.header.pid));
-        }
-        let parts: Vec<(PageId, FragmentAddr)> =
-            of_kind(|kind| matches!(kind, FrameKind::Image | FrameKind::DeltaPage))
-                .map(|found| (found.header.pid as PageId, found.addr))
-                .collect();
-        self.relocate(&parts)
+    /// Has map pages written again, and with them the directory, that may lie there; says whether any
+    /// do.
+    fn touch_tables(&self, frames: &[Found]) -> bool {
+        let number = |found: &Found| match found.header.kind {
+            FrameKind::MapPage => Some(found.header.pid),
+            // It is written with any map page.
+            FrameKind::Directory => Some(0),
+            _ => None,
+        };
+        let mut changes = self.changes.lock();
+        frames.iter().filter_map(number).map(|number| changes.touch(number)).count() > 0
     }
 
     /// Copies each part of a page that still lies at the given place to a new one; returns the bytes
     /// that moved.
-    fn relocate(&self, parts: &[(PageId, FragmentAddr)]) -> Result<u64, Failure> {
+    fn relocate(&self, mut parts: Vec<(PageId, FragmentAddr)>) -> Result<u64, Failure> {
         let mut moved = 0;
-        for round in parts.chunks(PAGES_PER_ROUND) {
+        while !parts.is_empty() {
+            let round = take_round(&mut parts);
             let mut batch = self.store.batch(Purpose::Ordinary, Stream::Survivors);
             let mut written = Vec::with_capacity(round.len());
             let mut bytes = 0;
-            for &(pid, addr) in round {
+            for (pid, addr) in round {
                 if let Some(page) = self.move_one(pid, addr, &mut batch, &pin())? {
                     bytes += u64::from(addr.len);
                     written.push(page);
@@ -91,4 +94,18 @@ impl<M: Materializer> Cache<M> {
         batch.push(pid as u64, frame.seq(), frame.kind(), bytes.len(), fill)?;
         Ok(Some(Written { pid, claim, seq: durable.seq, newest: 0, form: Form::Moved(addr) }))
     }
+}
+
+fn parts_of_pages(frames: &[Found]) -> Vec<(PageId, FragmentAddr)> {
+    let of_page = |found: &&Found| matches!(found.header.kind, FrameKind::Image | FrameKind::DeltaPage);
+    frames.iter().filter(of_page).map(|found| (found.header.pid as PageId, found.addr)).collect()
+}
+
+/// Takes parts of different pages, in their order: two of one page would need its claim twice.
+fn take_round(parts: &mut Vec<(PageId, FragmentAddr)>) -> Vec<(PageId, FragmentAddr)> {
+    let mut pids = BTreeSet::new();
+    let (round, rest) =
+        parts.drain(..).partition(|(pid, _)| pids.len() < PAGES_PER_ROUND && pids.insert(*pid));
+    *parts = rest;
+    round
 }

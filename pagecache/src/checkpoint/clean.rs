@@ -112,9 +112,9 @@ impl State {
         log: &Log,
         recovery: &Recovery<M::Recovery>,
     ) -> Result<Cleaned, Failure> {
-        let before = cache.store.waiting_bytes();
+        let before = cache.store.used_bytes();
         self.publish(cache, log, recovery, Purpose::Release)?;
-        Ok(match cache.store.waiting_bytes() < before {
+        Ok(match cache.store.used_bytes() < before {
             true => Cleaned::Some,
             false => Cleaned::Nothing,
         })

@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Pages written back before the file's room is looked at again.
-const PAGES_PER_LOOK: usize = 64;
+const PAGES_PER_LOOK: usize = 16;
 
 /// The newest value that the layer above wants back, and the LSN of the fragment it came from.
 pub(crate) type Recovery<R> = Mutex<Option<(Lsn, R)>>;

@@ -167,6 +167,7 @@ impl Segments {
     pub(crate) fn published(&self, mark: Mark) {
         let mut table = self.table.lock();
         table.published = table.published.max(mark.0);
+        table.emptied.clear();
         let dead: Vec<u32> = table.dead.iter().copied().collect();
         for segment in dead {
             table.settle(segment);
@@ -202,19 +203,29 @@ impl Segments {
         self.table.lock().live_bytes
     }
 
-    /// Free and dead segments within a file of `file_bytes`.
-    pub(crate) fn free_and_dead(&self, file_bytes: u64) -> (u64, u64) {
+    /// Free segments within a file of `file_bytes`, and those that the next publication frees.
+    pub(crate) fn free_and_waiting(&self, file_bytes: u64) -> (u64, u64) {
         let table = self.table.lock();
         let free = table.free.range(..self.layout.segments_in(file_bytes)).count();
-        (free as u64, table.dead.len() as u64)
+        let unpublished = |segment: &&u32| table.list[**segment as usize].released > table.published;
+        let dead = table.dead.iter().filter(unpublished).count();
+        let is_left = |segment: &&u32| {
+            let found = &table.list[**segment as usize];
+            found.state == State::Sealed && found.left == Some(found.live_bytes)
+        };
+        let emptied = table.emptied.iter().filter(is_left).count();
+        (free as u64, (dead + emptied) as u64)
     }
 
-    /// Says that a segment was emptied as far as it could be: it is not tried again before something
-    /// in it has changed.
-    pub(crate) fn set_emptied(&self, segment: u32) {
+    /// Says that a segment was emptied as far as it could be, and whether the next publication frees
+    /// the rest: it is not tried again before something in it has changed.
+    pub(crate) fn set_emptied(&self, segment: u32, waits: bool) {
         let mut table = self.table.lock();
         let found = table.at(segment);
         found.left = Some(found.live_bytes);
+        if waits {
+            table.emptied.insert(segment);
+        }
     }
 
     /// Segments that could be cleaned.

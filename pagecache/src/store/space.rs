@@ -5,7 +5,7 @@
 //! ```
 //!
 //! * SPACE-1: the file is at most [`LIMIT_PERCENT`] of the live bytes and [`LIMIT_SEGMENTS`] long,
-//!   whatever is written. Who writes frames asks for [`Store::room`] first; who finds none publishes a
+//!   whatever is written. Who writes frames asks [`Store::has_room`] first; who finds none publishes a
 //!   checkpoint, which frees what is dead, or empties segments, before writing on.
 //! * In the background, [`TARGET_PERCENT`] is aimed at. Segments are emptied by cost and benefit, the
 //!   benefit growing with what is superseded and with its age, the cost with what is alive: a young
@@ -56,7 +56,7 @@ struct Space {
     file: u64,
     live: u64,
     free: u64,
-    /// Empty segments that wait for a checkpoint or a reader.
+    /// Segments that the next checkpoint frees.
     waiting: u64,
 }
 
@@ -85,20 +85,16 @@ impl Store {
         let file_bytes = self.writer.file_bytes();
         let layout = self.file.layout();
         let segment = layout.segment_bytes();
-        let (free, dead) = self.segments.free_and_dead(file_bytes);
+        let (free, waiting) = self.segments.free_and_waiting(file_bytes);
         let live = self.segments.live_bytes();
         let file = file_bytes.saturating_sub(layout.data_start());
-        Space { segment, file, live, free: free * segment, waiting: dead * segment }
-    }
-
-    /// Bytes that can be written before the file is longer than it may be.
-    pub(crate) fn room(&self) -> u64 {
-        if self.cleaning { self.space().room() } else { u64::MAX }
+        Space { segment, file, live, free: free * segment, waiting: waiting * segment }
     }
 
     /// Whether more can be written without helping to clean first.
     pub(crate) fn has_room(&self) -> bool {
-        let has_room = self.room() >= self.file.layout().segment_bytes();
+        let space = self.space();
+        let has_room = !self.cleaning || (space.room() >= space.segment && space.file <= space.limit());
         // Relaxed: whoever reads a stale value helps a write early or late.
         self.tight.store(!has_room, Ordering::Relaxed);
         has_room
@@ -110,14 +106,16 @@ impl Store {
         self.tight.load(Ordering::Relaxed)
     }
 
-    /// Bytes of dead segments that wait to be free.
-    pub(crate) fn waiting_bytes(&self) -> u64 {
-        self.space().waiting
+    /// Bytes of the file that cannot be written again now.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let space = self.space();
+        space.file.saturating_sub(space.free)
     }
 
-    /// Says that these segments were emptied as far as they could be.
-    pub(crate) fn set_emptied(&self, segments: &[u32]) {
-        segments.iter().for_each(|&segment| self.segments.set_emptied(segment));
+    /// Says that these segments were emptied as far as they could be, and whether anything in them
+    /// changed by that.
+    pub(crate) fn set_emptied(&self, segments: &[u32], changed: bool) {
+        segments.iter().for_each(|&segment| self.segments.set_emptied(segment, changed));
     }
 
     /// What is to be done for the target.
@@ -133,7 +131,10 @@ impl Store {
         }
         let victims = match space.occupied() > target {
             true => sparse(self.segments.sealed(), space.segment, space.occupied() - target),
-            false if space.free >= space.segment => last(self.segments.sealed(), space.segment, target),
+            false if space.free >= space.segment => {
+                self.writer.leave_segments_from(target / space.segment);
+                last(self.segments.sealed(), space.segment, target)
+            }
             false => Vec::new(),
         };
         match victims.is_empty() {
@@ -152,6 +153,7 @@ impl Store {
             return Vec::new();
         }
         let wanted = target.div_ceil(space.segment);
+        self.writer.leave_segments_from(wanted);
         let dense = space.segment * COMPACT_DENSE_PERCENT / 100;
         let mut sealed = self.segments.sealed();
         sealed.retain(|found| found.live_bytes < dense || u64::from(found.segment) >= wanted);

@@ -63,6 +63,8 @@ pub(super) struct Table {
     pub(super) list: Vec<Segment>,
     pub(super) free: BTreeSet<u32>,
     pub(super) dead: BTreeSet<u32>,
+    /// Emptied of what could be moved since the last publication; the next frees them.
+    pub(super) emptied: BTreeSet<u32>,
     /// Of all segments.
     pub(super) live_bytes: u64,
     /// What the next [`Segments::mark`] returns.
@@ -77,6 +79,7 @@ impl Table {
             list: vec![Segment { released: 1, ..Segment::new(State::Dead) }; len as usize],
             free: BTreeSet::new(),
             dead: (0..len).collect(),
+            emptied: BTreeSet::new(),
             live_bytes: 0,
             now: 1,
             published: 0,

@@ -111,6 +111,15 @@ impl FrameWriter {
         self.position.lock().united = false;
     }
 
+    /// Stops filling segments from this one on, which the file is to lose.
+    pub(crate) fn leave_segments_from(&self, segment: u64) {
+        for place in &mut self.position.lock().tails {
+            if let Some(tail) = place.take_if(|tail| u64::from(tail.segment) >= segment) {
+                self.segments.seal(tail.segment, false);
+            }
+        }
+    }
+
     /// The file's length.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.position.lock().file_bytes

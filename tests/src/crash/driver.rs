@@ -261,6 +261,9 @@ impl Driver {
         }
         self.note_idle();
         self.look_around();
+        if self.rng.chance(1, 20) {
+            self.db().recount().map_err(explain("recount"))?;
+        }
         Ok(())
     }
 
