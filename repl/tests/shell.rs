@@ -236,7 +236,7 @@ fn compact_makes_the_file_as_small_as_what_is_in_it() {
     shell.write("words", words);
     shell.args(["db", "--create", "import", "words", "--format", "lines"]).exits(0);
     let removals: String = (0..60_000).filter(|n| n % 50 > 0).map(|n| format!("del {n:05}\n")).collect();
-    let shown = shell.script(&format!("{removals}compact\nstats\ncount")).exits(0);
+    let shown = shell.script(format!("{removals}compact\nstats\ncount")).exits(0);
     let text = String::from_utf8(shown.out).expect("text");
     let figure = |name: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}\t")));

@@ -59,8 +59,7 @@ impl<M: Materializer> Cache<M> {
             return Ok(());
         }
         self.write_back(dirty, Purpose::Ordinary)?;
-        // Notes whether writers are to help.
-        self.store.has_room();
+        self.store.note_room();
         let guard = pin();
         for pid in dirty.drain(..) {
             if let Some(cell) = self.pages.cell(pid) {

@@ -28,6 +28,16 @@ pub(crate) enum Cleaned {
     Some,
 }
 
+/// Whether a writer could help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "who could not help waits for who does"]
+pub(crate) enum Helped {
+    /// It did what there was to do.
+    Done,
+    /// A checkpoint runs.
+    NotNow,
+}
+
 impl Checkpointer {
     /// One step towards the length that the file should have.
     pub(crate) fn clean<M: Materializer>(
@@ -43,14 +53,17 @@ impl Checkpointer {
         }
     }
 
-    /// Cleans until frames can be written again without the file growing beyond its limit.
+    /// Cleans until frames can be written again without the file growing beyond its limit, unless a
+    /// checkpoint runs: that one sees to it.
     pub(crate) fn make_room<M: Materializer>(
         &self,
         cache: &Cache<M>,
         log: &Log,
         recovery: &Recovery<M::Recovery>,
-    ) -> Result<(), Failure> {
-        self.state.lock().make_room(cache, log, recovery)
+    ) -> Result<Helped, Failure> {
+        let Some(mut state) = self.state.try_lock() else { return Ok(Helped::NotNow) };
+        state.make_room(cache, log, recovery)?;
+        Ok(Helped::Done)
     }
 
     /// Counts live bytes anew, from what pages, map pages and directory refer to, and compares.

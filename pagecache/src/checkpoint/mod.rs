@@ -14,7 +14,7 @@ pub(crate) mod fold;
 pub(crate) mod open;
 pub(crate) mod runs;
 
-pub(crate) use clean::Cleaned;
+pub(crate) use clean::{Cleaned, Helped};
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     cache::Cache,
     checkpoint::{
-        Checkpointer, Cleaned, Purpose, Recovery,
+        Checkpointer, Cleaned, Helped, Purpose, Recovery,
         open::{self, Opened},
     },
     config::Config,
@@ -20,6 +20,11 @@ use crate::{
     mem::PageMemory,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
 };
+
+/// How often a writer without room looks whether the checkpoint that runs has made some, and the time
+/// between two looks.
+const HELP_TRIES_MAX: u32 = 20;
+const HELP_PAUSE: Duration = Duration::from_millis(1);
 
 /// Rounds of emptying segments when the file is made compact: each moves an eighth of what is alive,
 /// at least, until few are left.
@@ -195,8 +200,14 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 
     #[cold]
     fn help_to_clean(&self) {
-        // A full disk keeps what is there; the writer learns of it from the log.
-        let _ = self.checkpointer.make_room(&self.cache, &self.log, &self.recovery);
+        for _ in 0..HELP_TRIES_MAX {
+            // A full disk keeps what is there; the writer learns of it from the log.
+            let helped = self.checkpointer.make_room(&self.cache, &self.log, &self.recovery);
+            if self.cache.store.note_room() || !matches!(helped, Ok(Helped::NotNow)) {
+                break;
+            }
+            std::thread::sleep(HELP_PAUSE);
+        }
     }
 
     /// One step of cleaning in the background; says whether there is more to do.
@@ -242,8 +253,8 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     fn compact_pages(&self, purpose: Purpose) -> Result<(), Failure> {
         let store = &self.cache.store;
         store.united(|| {
-            for _ in 0..COMPACT_ROUNDS_MAX {
-                let segments = store.segments_to_compact();
+            for round in 0..COMPACT_ROUNDS_MAX {
+                let segments = store.segments_to_compact(round == 0);
                 if segments.is_empty() {
                     break;
                 }

@@ -24,7 +24,7 @@ const TARGET_PERCENT: u64 = 130;
 const LIMIT_PERCENT: u64 = 142;
 /// Segments that come on top of the target, those being filled, and on top of the limit.
 const TARGET_SEGMENTS: u64 = 2;
-const LIMIT_SEGMENTS: u64 = 4;
+const LIMIT_SEGMENTS: u64 = 3;
 /// Segments fuller than this are not emptied for the sake of the rest.
 const DENSE_PERCENT: u64 = 90;
 /// Segments emptied in one step, at most.
@@ -91,16 +91,21 @@ impl Store {
         Space { segment, file, live, free: free * segment, waiting: waiting * segment }
     }
 
-    /// Whether more can be written without helping to clean first.
+    /// Whether more can be written without cleaning first.
     pub(crate) fn has_room(&self) -> bool {
         let space = self.space();
-        let has_room = !self.cleaning || (space.room() >= space.segment && space.file <= space.limit());
+        !self.cleaning || (space.room() >= space.segment && space.file <= space.limit())
+    }
+
+    /// As [`Store::has_room`], and tells writers by [`Store::is_tight`].
+    pub(crate) fn note_room(&self) -> bool {
+        let has_room = self.has_room();
         // Relaxed: whoever reads a stale value helps a write early or late.
         self.tight.store(!has_room, Ordering::Relaxed);
         has_room
     }
 
-    /// What [`Store::has_room`] found last, the other way round.
+    /// Whether [`Store::note_room`] found no room last.
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
         self.tight.load(Ordering::Relaxed)
@@ -146,14 +151,15 @@ impl Store {
 
     /// The next segments to empty until the file is a few percent longer than what is alive, and a
     /// few blocks; none once it is.
-    pub(crate) fn segments_to_compact(&self) -> Vec<u32> {
+    pub(crate) fn segments_to_compact(&self, is_first: bool) -> Vec<u32> {
         let space = self.space();
         let target = space.live * COMPACT_PERCENT / 100;
         if space.file <= target + 2 * self.file.layout().block_bytes() {
             return Vec::new();
         }
         let wanted = target.div_ceil(space.segment);
-        self.writer.leave_segments_from(wanted);
+        // A segment that is being filled may be the one with the garbage.
+        self.writer.leave_segments_from(if is_first { 0 } else { wanted });
         let dense = space.segment * COMPACT_DENSE_PERCENT / 100;
         let mut sealed = self.segments.sealed();
         sealed.retain(|found| found.live_bytes < dense || u64::from(found.segment) >= wanted);

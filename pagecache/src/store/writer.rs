@@ -30,7 +30,7 @@ use crate::{
         stats::StoreStats,
         table::Choice,
     },
-    sync::Mutex,
+    sync::{AtomicU64, Mutex, Ordering},
 };
 
 /// A batch is written whenever it reaches this many bytes.
@@ -77,6 +77,8 @@ pub(crate) struct FrameWriter {
     file: PagesFile,
     segments: Arc<Segments>,
     position: Mutex<Position>,
+    /// The length in `position`, for those who would only look and must not wait for a write.
+    length: AtomicU64,
 }
 
 impl FrameWriter {
@@ -87,7 +89,8 @@ impl FrameWriter {
         let resumed = segments.resume(file_bytes);
         let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
         let position = Position { tails: [tail, None, None], united: false, file_bytes };
-        Ok(FrameWriter { file, segments, position: Mutex::new(position) })
+        let length = AtomicU64::new(file_bytes);
+        Ok(FrameWriter { file, segments, position: Mutex::new(position), length })
     }
 
     /// Begins to collect frames.
@@ -122,7 +125,13 @@ impl FrameWriter {
 
     /// The file's length.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.position.lock().file_bytes
+        // Relaxed: a figure that nobody orders anything by.
+        self.length.load(Ordering::Relaxed)
+    }
+
+    fn set_file_bytes(&self, position: &mut Position, file_bytes: u64) {
+        position.file_bytes = file_bytes;
+        self.length.store(file_bytes, Ordering::Relaxed);
     }
 
     /// Makes the next frame start on a new block.
@@ -153,7 +162,8 @@ impl FrameWriter {
                 self.give_back(&position, end)?;
                 return Err(failure);
             }
-            position.file_bytes = position.file_bytes.max(end);
+            let file_bytes = position.file_bytes.max(end);
+            self.set_file_bytes(&mut position, file_bytes);
             self.segments.put_into_reserve(taken);
         }
         Ok(())
@@ -166,15 +176,14 @@ impl FrameWriter {
         let end = self.file.layout().segment_start(self.segments.cut());
         if end < position.file_bytes {
             self.file.cut(end)?;
-            position.file_bytes = end;
+            self.set_file_bytes(&mut position, end);
         }
         Ok(())
     }
 
     /// Bytes, and segments by state.
     pub(crate) fn stats(&self) -> StoreStats {
-        let file_bytes = self.position.lock().file_bytes;
-        self.segments.stats(file_bytes)
+        self.segments.stats(self.file_bytes())
     }
 
     fn append(&self, batch: &mut Batch<'_>) -> Result<(), Failure> {
@@ -226,7 +235,7 @@ impl FrameWriter {
             self.give_back(position, end)?;
             return Err(failure);
         }
-        position.file_bytes = position.file_bytes.max(end);
+        self.set_file_bytes(position, position.file_bytes.max(end));
         position.tails[stream as usize] = plan.tail;
         for (frame, offset) in batch.pending.drain(..).zip(&plan.offsets) {
             let addr = FragmentAddr { offset: *offset, len: frame.bytes.len() as u32 };
