@@ -61,8 +61,22 @@ impl Checkpointer {
         log: &Log,
         recovery: &Recovery<M::Recovery>,
     ) -> Result<Helped, Failure> {
-        let Some(mut state) = self.state.try_lock() else { return Ok(Helped::NotNow) };
-        state.make_room(cache, log, recovery)?;
+        for _ in 0..STEPS_MAX {
+            if cache.store.has_room() {
+                break;
+            }
+            let cleaned = match cache.store.due() {
+                Due::Nothing => Cleaned::Nothing,
+                Due::Empty(segments) => empty(cache, &segments)?,
+                Due::Release => match self.state.try_lock() {
+                    Some(mut state) => state.release(cache, log, recovery)?,
+                    None => return Ok(Helped::NotNow),
+                },
+            };
+            if cleaned == Cleaned::Nothing {
+                break;
+            }
+        }
         Ok(Helped::Done)
     }
 

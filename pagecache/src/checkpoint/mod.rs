@@ -31,7 +31,7 @@ use crate::{
         map::{Directory, MapPage, MapPageRef, checksum},
         superblock::{DirectoryRef, SALTS_MAX, Superblock},
     },
-    ids::{FragmentAddr, Lsn},
+    ids::{FragmentAddr, Lsn, PageId},
     log::Log,
     materializer::Materializer,
     page::chain::ALL_DURABLE,
@@ -119,7 +119,11 @@ impl Checkpointer {
         cache.poison.check()?;
         // What a checkpoint supersedes is free only behind it. Where there is no room for all of it
         // beside all that it replaces, it is several.
-        while purpose != Purpose::Release && write_back_dirty(cache)? == Rest::Dirty {
+        let mut dirty = match purpose {
+            Purpose::Release => Vec::new(),
+            Purpose::Shorten | Purpose::Close => take_dirty(cache),
+        };
+        while write_back(cache, &mut dirty)? == Rest::Dirty {
             state.publish(cache, log, recovery, Purpose::Release)?;
             state.make_room(cache, log, recovery)?;
         }
@@ -323,28 +327,27 @@ enum Rest {
     Dirty,
 }
 
-/// Writes dirty pages back that can be written now, while there is room; some even if there is none.
-fn write_back_dirty<M: Materializer>(cache: &Cache<M>) -> Result<Rest, Failure> {
+/// The dirty pages as of now, the last one first. They stay marked.
+fn take_dirty<M: Materializer>(cache: &Cache<M>) -> Vec<PageId> {
     let mut dirty = Vec::new();
     cache.pages.drain_dirty(|pid| dirty.push(pid));
-    let mut rest = dirty.chunks(PAGES_PER_LOOK);
-    let mut skipped = Vec::new();
-    let outcome = loop {
-        let Some(chunk) = rest.next() else { break Ok(Rest::Settled) };
-        match cache.write_back(chunk, store::Purpose::Checkpoint) {
-            Ok(done) => skipped.extend(done.skipped),
-            // What was not written is still dirty; marking the rest too costs a look.
-            Err(failure) => {
-                skipped.extend(chunk);
-                break Err(failure);
-            }
+    // What is written is unmarked by the look for the oldest change.
+    dirty.iter().for_each(|&pid| cache.pages.mark_dirty(pid));
+    dirty.reverse();
+    dirty
+}
+
+/// Writes these pages back, as far as it can be done now and while there is room; some even if there
+/// is none.
+fn write_back<M: Materializer>(cache: &Cache<M>, dirty: &mut Vec<PageId>) -> Result<Rest, Failure> {
+    while !dirty.is_empty() {
+        let chunk: Vec<PageId> = (0..PAGES_PER_LOOK).map_while(|_| dirty.pop()).collect();
+        let _skipped_ones_stay_marked = cache.write_back(&chunk, store::Purpose::Checkpoint)?;
+        if !dirty.is_empty() && !cache.store.has_room() {
+            return Ok(Rest::Dirty);
         }
-        if !cache.store.has_room() && rest.len() > 0 {
-            break Ok(Rest::Dirty);
-        }
-    };
-    skipped.iter().chain(rest.flatten()).for_each(|&pid| cache.pages.mark_dirty(pid));
-    outcome
+    }
+    Ok(Rest::Settled)
 }
 
 /// Smallest LSN that some dirty page's durable form lacks; pages that are clean lose their bit.
