@@ -345,6 +345,11 @@ impl Segments {
         end
     }
 
+    /// Says that a part of an active segment is cut off the file: writing it needs new space again.
+    pub(crate) fn forget_written(&self, segment: u32) {
+        self.table.lock().at(segment).written = false;
+    }
+
     fn unpin(&self, touched: Range<u32>) {
         let mut table = self.table.lock();
         for segment in touched {

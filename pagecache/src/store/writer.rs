@@ -173,7 +173,17 @@ impl FrameWriter {
     /// checkpoint, so nothing that could come back refers to them.
     pub(crate) fn shrink(&self) -> Result<(), Failure> {
         let mut position = self.position.lock();
-        let end = self.file.layout().segment_start(self.segments.cut());
+        let segments = self.segments.cut();
+        let mut end = self.file.layout().segment_start(segments);
+        if position.united
+            && let Some(tail) = position.tails.iter_mut().flatten().find(|tail| tail.segment + 1 == segments)
+        {
+            // What lies behind the tail is left from an earlier use of its segment.
+            let start = self.file.layout().segment_start(tail.segment);
+            end = start + self.file.layout().block_up(tail.used);
+            tail.written = false;
+            self.segments.forget_written(tail.segment);
+        }
         if end < position.file_bytes {
             self.file.cut(end)?;
             self.set_file_bytes(&mut position, end);
