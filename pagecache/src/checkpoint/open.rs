@@ -37,6 +37,9 @@ use crate::{
     sync::Mutex,
 };
 
+/// More threads than this do not read a log of at most 256 MiB any faster.
+const SCAN_THREADS_MAX: usize = 8;
+
 /// An open store, before it has a background.
 pub(crate) struct Opened<M: Materializer> {
     pub(crate) cache: Cache<M>,
@@ -295,7 +298,16 @@ fn read_tail(
         });
     }
     let geometry = log_geometry(config, superblock);
-    tail::scan(&**storage, geometry, superblock.replay_from, &superblock.salts, superblock.stable).map(Some)
+    let (from, stable) = (superblock.replay_from, superblock.stable);
+    tail::scan(&**storage, geometry, from, &superblock.salts, stable, scan_threads(config)).map(Some)
+}
+
+/// Threads that read the log's tail: one where jobs run on the caller's own, so that a simulation
+/// repeats.
+fn scan_threads(config: &Config) -> usize {
+    let is_inline = config.inner.spawner.as_ref().is_some_and(|spawner| spawner.is_inline());
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    if is_inline { 1 } else { available.min(SCAN_THREADS_MAX) }
 }
 
 fn fold_tail<M: Materializer>(

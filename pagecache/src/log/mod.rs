@@ -44,7 +44,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, Condvar, Mutex};
 
 /// Sizes of the log; fixed while it is open. Block and segment sizes are fixed at creation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     /// Unit of writing: a power of two from 512, in bytes.
     pub(crate) block_bytes: usize,

@@ -11,11 +11,17 @@
 //! * A header counts only with the salt that the list has for its LSN: of two slots that claim one
 //!   LSN, at most one does.
 //!
-//! Segments are checked one by one, each from its own bytes; [`TailSegment`] is the unit to hand to
-//! other threads. Nothing is written before [`Tail::rewrite`].
+//! Segments are read and checked each from its own bytes, on several threads if the caller has them;
+//! what follows what is decided afterwards, in LSN order, so the outcome does not depend on how many.
+//! Nothing is written before [`Tail::rewrite`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use rayon::{
+    ThreadPoolBuilder,
+    iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator},
+};
 
 use super::{Geometry, Position, evidence};
 use crate::error::Failure;
@@ -25,7 +31,7 @@ use crate::ids::{Lsn, PageId, PageSeq};
 use crate::io::{FileId, Storage, SyncReason};
 
 /// The tail as it was read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tail {
     from: Lsn,
     end: Lsn,
@@ -38,7 +44,7 @@ pub(crate) struct Tail {
 }
 
 /// One segment of the tail.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TailSegment {
     slot: u64,
     first: Lsn,
@@ -61,7 +67,8 @@ pub(crate) struct TailRecord<'t> {
 /// Reads the tail that starts at `from`.
 ///
 /// `salts` holds (from LSN, salt) pairs; of two with one LSN the later counts. `recorded_stable` is
-/// a stable LSN that was published: the tail must reach it.
+/// a stable LSN that was published: the tail must reach it. With one thread all is read in order on
+/// the caller's own.
 ///
 /// # Errors
 ///
@@ -72,6 +79,7 @@ pub(crate) fn scan(
     from: Lsn,
     salts: &[(Lsn, u64)],
     recorded_stable: Lsn,
+    threads: usize,
 ) -> Result<Tail, Failure> {
     geometry.check()?;
     let directory = Directory::read(disk, geometry, salts)?;
@@ -84,8 +92,10 @@ pub(crate) fn scan(
         stable: recorded_stable,
         segments: Vec::new(),
     };
+    let mut ahead = directory.load_ahead(from, threads);
     while let Some((first, slot)) = directory.next(tail.end, from) {
-        let (segment, stable) = directory.load(first, slot, tail.end)?;
+        let loaded = ahead.remove(&first).unwrap_or_else(|| directory.load(first, slot, tail.end));
+        let (segment, stable) = loaded?;
         tail.stable = tail.stable.max(stable);
         let end = segment.end_lsn();
         if segment.begin == segment.end {
@@ -187,6 +197,9 @@ impl TailSegment {
     }
 }
 
+/// A segment, and the largest stable LSN that its header and pads carry.
+type Loaded = Result<(TailSegment, Lsn), Failure>;
+
 /// What the log file holds: the slots by the segments that lie in them.
 pub(super) struct Directory<'s> {
     disk: &'s dyn Storage,
@@ -264,9 +277,31 @@ impl<'s> Directory<'s> {
         (at == from && at != first).then_some((first, *slot))
     }
 
+    /// Loads on `threads` threads every segment that may belong to the tail from `from` on; none if
+    /// that is not worth a thread. A failure counts only if the tail comes to the segment.
+    ///
+    /// The tail enters a segment at `from` or at its start, which is what [`Directory::load`] makes of
+    /// `from` for each of them.
+    fn load_ahead(&self, from: Lsn, threads: usize) -> BTreeMap<Lsn, Loaded> {
+        let segment_bytes = self.geometry.segment_bytes as Lsn;
+        let wanted: Vec<(Lsn, u64)> = self
+            .segments()
+            .filter(|(first, ..)| first + segment_bytes > from)
+            .map(|(first, slot, _)| (first, slot))
+            .collect();
+        if threads < 2 || wanted.len() < 2 {
+            return BTreeMap::new();
+        }
+        // The pool ends with the scan: an open store needs none. Without threads it goes on alone.
+        let Ok(pool) = ThreadPoolBuilder::new().num_threads(threads.min(wanted.len())).build() else {
+            return BTreeMap::new();
+        };
+        let load = |&(first, slot): &(Lsn, u64)| (first, self.load(first, slot, from));
+        pool.install(|| wanted.par_iter().with_max_len(1).map(load).collect())
+    }
+
     /// Loads a segment and finds the valid records in it, from `at` or from its start.
-    /// Also returns the largest stable LSN that its header and pads carry.
-    fn load(&self, first: Lsn, slot: u64, at: Lsn) -> Result<(TailSegment, Lsn), Failure> {
+    fn load(&self, first: Lsn, slot: u64, at: Lsn) -> Loaded {
         let bytes = self.bytes(slot, self.geometry.segment_bytes)?;
         let block = self.geometry.block_bytes;
         let begin = usize::try_from(at - first).map_or(block, |begin| begin.max(block));

@@ -62,7 +62,7 @@ fn run(seed: u64, faults: FaultPlan) -> Run {
     // The process dies; what it had handed over is read back, made durable and built upon.
     let from = GEOMETRY.first_lsn();
     let salts = host.salts.lock().clone();
-    let tail = scan(disk.as_ref(), GEOMETRY, from, &salts, from).unwrap();
+    let tail = scan(disk.as_ref(), GEOMETRY, from, &salts, from, 1).unwrap();
     tail.rewrite(disk.as_ref()).unwrap();
     disk.mark("stable", tail.end().cast_unsigned());
     let mut both = contents(&tail);
@@ -102,7 +102,7 @@ impl Run {
         let stable = marked("stable").map_or(from, u64::cast_signed);
         let epochs = marked("epochs").map_or(0, |count| count as usize);
         let salts = &self.salts[..epochs];
-        let read = || scan(disk, GEOMETRY, from, salts, stable).map_err(|failure| failure.to_string());
+        let read = || scan(disk, GEOMETRY, from, salts, stable, 1).map_err(|failure| failure.to_string());
         let tail = read()?;
         let got = contents(&tail);
         let (model, kept) = if epochs < 2 { (&self.first, 0) } else { (&self.both, self.kept) };

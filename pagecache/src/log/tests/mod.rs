@@ -106,12 +106,24 @@ impl Rig {
     }
 
     fn scan(&self, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
-        scan(self.disk.as_ref(), self.geometry, from, &self.salts(), recorded_stable)
+        self.scan_disk(self.disk.as_ref(), from, recorded_stable)
     }
 
     /// Scans another image of this rig's file.
     fn scan_image(&self, image: Vec<u8>, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
-        scan(&Disk::with(image), self.geometry, from, &self.salts(), recorded_stable)
+        self.scan_disk(&Disk::with(image), from, recorded_stable)
+    }
+
+    /// Every scan of every test is made with several threads too, and must not differ.
+    fn scan_disk(&self, disk: &Disk, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
+        let [tail, shared] =
+            [1, 3].map(|threads| scan(disk, self.geometry, from, &self.salts(), recorded_stable, threads));
+        match (&tail, &shared) {
+            (Ok(alone), Ok(shared)) => assert_eq!(alone, shared),
+            (Err(alone), Err(shared)) => assert_eq!(alone.to_string(), shared.to_string()),
+            _ => panic!("one thread reads {tail:?}, several {shared:?}"),
+        }
+        tail
     }
 
     fn first(&self) -> Lsn {
