@@ -4,7 +4,7 @@
 //! the seed's `build` cannot fail.
 
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     error::Failure,
-    io::{Clock, Spawner, Storage},
+    io::{Clock, FileId, FileStorage, Spawner, Storage},
     mem::PageMemory,
 };
 
@@ -20,6 +20,16 @@ use crate::{
 const BLOCK_BYTES_MIN: usize = 512;
 /// Largest block that the formats allow.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// What becomes of the segments of a log that is used alone ([`crate::Log`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SegmentMode {
+    /// Nothing is ever written over; the file grows with what is appended.
+    Linear,
+    /// Segments wholly below a released position are used again.
+    #[default]
+    Gc,
+}
 
 /// Settings of a store, made by a [`ConfigBuilder`]. Clones share the page memory and the seams.
 #[derive(Clone)]
@@ -43,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) checkpoint_every_bytes: u64,
     pub(crate) store_segment_bytes: usize,
     pub(crate) cleaning: bool,
+    pub(crate) segment_mode: SegmentMode,
     pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) spawner: Option<Arc<dyn Spawner>>,
@@ -77,6 +88,31 @@ impl Config {
     #[must_use]
     pub fn page_memory(&self) -> &PageMemory {
         &self.inner.memory
+    }
+
+    /// The files, locked: those that the settings bring, a fresh directory, or the path.
+    pub(crate) fn lock_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
+        let storage = self.open_storage()?;
+        storage.lock().map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => Failure::Locked { path: storage.path(FileId::Pages) },
+            _ => Failure::from_io("locking the store", storage.path(FileId::Pages), 0, 0, e),
+        })?;
+        Ok(storage)
+    }
+
+    fn open_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
+        let settings = &self.inner;
+        if let Some(storage) = &settings.storage {
+            return Ok(storage.clone());
+        }
+        let refused = |path: &Path, e| Failure::from_io("opening the directory", path.to_path_buf(), 0, 0, e);
+        if settings.temporary {
+            let storage = FileStorage::temporary().map_err(|e| refused(&std::env::temp_dir(), e))?;
+            return Ok(Arc::new(storage));
+        }
+        let storage =
+            FileStorage::open(&settings.path, settings.create).map_err(|e| refused(&settings.path, e))?;
+        Ok(Arc::new(storage))
     }
 
     /// Refuses settings that cannot work, naming the setting and its range.
@@ -163,6 +199,7 @@ impl ConfigBuilder {
                 checkpoint_every_bytes: 24 << 20,
                 store_segment_bytes: 1 << 20,
                 cleaning: true,
+                segment_mode: SegmentMode::Gc,
                 storage: None,
                 clock: None,
                 spawner: None,
@@ -279,6 +316,14 @@ impl ConfigBuilder {
     #[must_use]
     pub fn cleaning(mut self, cleaning: bool) -> ConfigBuilder {
         self.settings.cleaning = cleaning;
+        self
+    }
+
+    /// Whether a log that is used alone may use its segments again. Default: [`SegmentMode::Gc`]. May
+    /// change at each open; a page cache always recycles its log.
+    #[must_use]
+    pub fn segment_mode(mut self, mode: SegmentMode) -> ConfigBuilder {
+        self.settings.segment_mode = mode;
         self
     }
 

@@ -13,15 +13,17 @@ pub mod mem;
 mod metrics;
 mod page;
 mod pagecache;
+mod raw_log;
 mod reclaim;
 mod store;
 mod sync;
 
-pub use config::{Config, ConfigBuilder};
+pub use config::{Config, ConfigBuilder, SegmentMode};
 pub use error::{DecodeError, Error, Failure, Result};
 pub use ids::{LogId, Lsn, PageId, SegmentId};
-pub use materializer::Materializer;
+pub use materializer::{Materializer, NullMaterializer};
 pub use pagecache::{
     Admission, Batch, FragState, PageCache, PageGet, PagePtr, PageView, Stats, Verdict, View,
 };
+pub use raw_log::{DiskPtr, Log, LogIter, LogRead, Reservation};
 pub use reclaim::{Guard, pin};

@@ -9,6 +9,7 @@ mod headers;
 mod layers;
 mod left_open;
 mod licences;
+mod seed;
 mod sources;
 mod tags;
 mod unsafe_places;

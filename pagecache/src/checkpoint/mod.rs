@@ -140,14 +140,9 @@ impl Checkpointer {
         let mut state = self.state.lock();
         let salt = self.salts.salt(state.superblock.generation + 1);
         let mut next = state.superblock.clone();
-        forget_salts(&mut next);
-        if next.salts.len() >= SALTS_MAX {
+        if !add_salt(&mut next, from, salt) {
             return Err(Failure::Misuse { what: "the list of salts is full: a checkpoint must come first" });
         }
-        // An epoch that was to begin at or beyond `from` left no record: this one takes its place, or
-        // what is written now would be looked for under the other's salt.
-        next.salts.retain(|(other, _)| *other < from);
-        next.salts.push((from, salt));
         next.stable = next.stable.max(stable);
         next.clean = false;
         state.publisher.publish(&mut next)?;
@@ -173,8 +168,21 @@ impl Checkpointer {
     }
 }
 
+/// Lists `salt` as valid from `from` on; false if the list is full.
+pub(crate) fn add_salt(superblock: &mut Superblock, from: Lsn, salt: u64) -> bool {
+    forget_salts(superblock);
+    if superblock.salts.len() >= SALTS_MAX {
+        return false;
+    }
+    // An epoch that was to begin at or beyond `from` left no record: this one takes its place, or
+    // what is written now would be looked for under the other's salt.
+    superblock.salts.retain(|(other, _)| *other < from);
+    superblock.salts.push((from, salt));
+    true
+}
+
 /// Drops salts that no record at or above the replay position was written under.
-fn forget_salts(superblock: &mut Superblock) {
+pub(crate) fn forget_salts(superblock: &mut Superblock) {
     let from = superblock.replay_from;
     while superblock.salts.len() > 1 && superblock.salts[1].0 <= from {
         superblock.salts.remove(0);

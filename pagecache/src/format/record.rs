@@ -249,6 +249,12 @@ pub(crate) fn decode<'a>(seed: &Seed, lsn: Lsn, bytes: &'a [u8]) -> Result<Decod
     trusted(head, state, payload).ok_or(Invalid::Short)
 }
 
+/// How long the record is that starts with `header`, in bytes; `None` if that is no header.
+pub(crate) fn record_bytes(header: &[u8]) -> Option<usize> {
+    let Fields { len, .. } = fields(header.first_chunk()?).ok()?;
+    HEADER_BYTES.checked_add(len)
+}
+
 /// Reads a record that [`decode`] has found valid before, without its checksum.
 pub(crate) fn decode_checked(bytes: &[u8]) -> Option<Decoded<'_>> {
     let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;

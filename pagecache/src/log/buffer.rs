@@ -140,6 +140,11 @@ impl LogBuffer {
         self.base.load(Acquire).cast_signed()
     }
 
+    /// Where [`LogBuffer::base`] lies in the file, for a caller that keeps the turn in place.
+    fn offset(&self) -> u64 {
+        self.place.lock().offset
+    }
+
     /// The right to write out `turn`, if it is queued and nobody took it before.
     pub(super) fn take(&self, turn: u64) -> Option<Landing<'_>> {
         self.state.take(turn).then_some(Landing { buffer: self, turn })
@@ -163,6 +168,11 @@ impl Claim<'_> {
     /// The LSN of the range's first byte.
     pub(super) fn lsn(&self) -> Lsn {
         self.buffer.base.load(Relaxed).cast_signed() + Lsn::from(self.at)
+    }
+
+    /// The file offset of the range's first byte. The claim holds the turn's place still.
+    pub(super) fn offset(&self) -> u64 {
+        self.buffer.offset() + u64::from(self.at)
     }
 
     /// How many bytes the claim covers.

@@ -23,6 +23,7 @@ mod buffer;
 mod evidence;
 mod held;
 mod open;
+mod read;
 mod reservation;
 mod round;
 mod segments;
@@ -33,6 +34,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use self::buffer::LogBuffer;
 use self::open::Opening;
+pub(crate) use self::read::{Found, Reader, Walk, record_len};
 pub(crate) use self::reservation::Reservation;
 use self::round::{Depth, Rounds};
 use self::segments::Segments;
@@ -270,6 +272,11 @@ impl Log {
     /// How long the log's file may become, in bytes.
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.geometry.capacity_bytes
+    }
+
+    /// Everything below was released.
+    pub(crate) fn released(&self) -> Lsn {
+        self.segments.released()
     }
 
     /// How long the log's file is, in bytes.

@@ -32,6 +32,11 @@ impl<'l> Reservation<'l> {
         self.claim.as_ref().map_or(0, Claim::lsn)
     }
 
+    /// Where in the file the record will lie.
+    pub(crate) fn offset(&self) -> u64 {
+        self.claim.as_ref().map_or(0, Claim::offset)
+    }
+
     /// The payload. What it holds at first is arbitrary.
     pub(crate) fn payload(&mut self) -> &mut [u8] {
         self.sum = None;

@@ -142,6 +142,11 @@ impl Segments {
         }
     }
 
+    /// Every segment that may be read, in LSN order: its first LSN and its slot.
+    pub(super) fn live(&self) -> Vec<(Lsn, u64)> {
+        self.state.lock().live.iter().map(|(first, slot)| (*first, *slot)).collect()
+    }
+
     /// Nothing below this is needed.
     pub(super) fn released(&self) -> Lsn {
         self.released.load(Relaxed).cast_signed()

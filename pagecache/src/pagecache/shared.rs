@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     error::{Failure, Poison},
     ids::Lsn,
-    io::{Clock, FileStorage, Spawner, Storage, SystemClock, ThreadSpawner, Worker},
+    io::{Clock, Spawner, Storage, SystemClock, ThreadSpawner, Worker},
     log::{self, Log},
     materializer::Materializer,
     mem::PageMemory,
@@ -83,13 +83,7 @@ pub struct Stats {
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     pub(crate) fn open(config: Config) -> Result<Arc<Shared<M>>, Failure> {
         config.check()?;
-        let storage = storage_of(&config)?;
-        storage.lock().map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => {
-                Failure::Locked { path: storage.path(crate::io::FileId::Pages) }
-            }
-            _ => Failure::from_io("locking the store", storage.path(crate::io::FileId::Pages), 0, 0, e),
-        })?;
+        let storage = config.lock_storage()?;
         let poison = Arc::new(Poison::default());
         let opened: Opened<M> = match open::open(&config, &storage, &poison) {
             Ok(opened) => opened,
@@ -294,21 +288,4 @@ impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
     fn truncate(&self) -> Result<(), Failure> {
         self.checkpoint()
     }
-}
-
-/// The files of the store: those that the settings bring, a fresh directory, or the path.
-fn storage_of(config: &Config) -> Result<Arc<dyn Storage>, Failure> {
-    let settings = &config.inner;
-    if let Some(storage) = &settings.storage {
-        return Ok(storage.clone());
-    }
-    let refused =
-        |path: &std::path::Path, e| Failure::from_io("opening the directory", path.to_path_buf(), 0, 0, e);
-    if settings.temporary {
-        let storage = FileStorage::temporary().map_err(|e| refused(&std::env::temp_dir(), e))?;
-        return Ok(Arc::new(storage));
-    }
-    let storage =
-        FileStorage::open(&settings.path, settings.create).map_err(|e| refused(&settings.path, e))?;
-    Ok(Arc::new(storage))
 }

@@ -19,8 +19,8 @@ use crate::{
     store::pages::PagesFile,
 };
 
-/// Incompatible features that this code knows.
-const INCOMPATIBLE_KNOWN: u32 = 0;
+/// Incompatible feature: the directory holds a log alone, with no pages.
+pub(crate) const LOG_ALONE: u32 = 1;
 
 /// What the slots held when they were read: the generation, if it was valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,14 @@ pub(crate) fn create(storage: &dyn Storage, superblock: &Superblock) -> Result<(
 /// [`Failure::Corrupt`] at byte 0 if neither slot is valid; [`Failure::Unsupported`] if newer code
 /// wrote either, or uses features that this code does not know.
 pub(crate) fn read_newest(storage: &dyn Storage) -> Result<(Superblock, Slots), Failure> {
+    read_newest_with(storage, 0)
+}
+
+/// As [`read_newest`], of a store that uses exactly these incompatible features.
+pub(crate) fn read_newest_with(
+    storage: &dyn Storage,
+    incompatible: u32,
+) -> Result<(Superblock, Slots), Failure> {
     let path = storage.path(FileId::Pages);
     let failed = |e| Failure::from_io("reading the superblocks", path.clone(), 0, 0, e);
     let corrupt = |found: String| Failure::Corrupt { found, path: path.clone(), offset: 0 };
@@ -76,7 +84,16 @@ pub(crate) fn read_newest(storage: &dyn Storage) -> Result<(Superblock, Slots), 
         (Ok(first), Err(_)) => first,
         (Err(found), Err(_)) => return Err(corrupt(format!("neither superblock is valid: {found}"))),
     };
-    let unknown = newest.features.incompatible & !INCOMPATIBLE_KNOWN;
+    let used = newest.features.incompatible;
+    if (used ^ incompatible) & LOG_ALONE != 0 {
+        let holds = if incompatible & LOG_ALONE == 0 {
+            "a log alone; open it as a `Log`"
+        } else {
+            "pages; open it as a `PageCache`"
+        };
+        return Err(Failure::Unsupported { what: format!("{} belongs to {holds}", path.display()) });
+    }
+    let unknown = used & !incompatible;
     if unknown != 0 {
         let what =
             format!("the store uses features {unknown:#x} unknown to this version; open it with a newer one");

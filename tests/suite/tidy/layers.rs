@@ -11,7 +11,11 @@ use super::{
 };
 
 /// The folders, each above those to its right.
-const ORDER: &[&str] = &["pagecache", "checkpoint", "cache", "page", "store", "log", "io", "format"];
+///
+/// `raw_log`, the log as a product of its own, is a face like `pagecache` and stands below it: it needs
+/// the salts of `checkpoint` and the superblocks of `store`, and nothing of the pages.
+const ORDER: &[&str] =
+    &["pagecache", "raw_log", "checkpoint", "cache", "page", "store", "log", "io", "format"];
 
 /// What any folder may use, and what uses only itself and the exceptions below.
 const GROUND: &[&str] = &["ids", "error", "config", "sync", "reclaim", "metrics", "mem", "materializer"];

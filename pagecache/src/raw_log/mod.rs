@@ -1,0 +1,370 @@
+//! The log as a product of its own: ordered records, durable up to a point, and nothing of pages.
+//!
+//! What holds here is the internal log's (LOG-1 to LOG-7); this is its face and its durable
+//! [`root`]. Records are of kind `raw` and belong to no page.
+//!
+//! * RAW-1: a released position is durable before any segment below it is used again, so reading goes
+//!   on from there after any crash.
+//! * RAW-2: a linear log never releases, so no record that was stable is ever written over.
+//! * RAW-3: what a close acknowledged is the whole log: the next open finds exactly that, or damage.
+
+#[cfg(all(test, not(loom)))]
+mod crash_tests;
+mod found;
+mod iter;
+mod reservation;
+mod root;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use self::root::{Found, Root};
+pub use self::{
+    found::{DiskPtr, LogRead},
+    iter::LogIter,
+    reservation::Reservation,
+};
+use crate::{
+    config::{Config, SegmentMode},
+    error::{Error, Failure, Poison, Result},
+    format::{
+        record::{Kind, RecordHead},
+        superblock,
+    },
+    ids::Lsn,
+    io::{Clock, Next, Storage, SystemClock, ThreadSpawner, Worker},
+    log::{self, Reader, Walk},
+    sync::{AtomicBool, Mutex, Ordering},
+};
+
+/// The longest time between two looks of the background.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+
+/// A log used alone.
+///
+/// ```
+/// use pagecache::{ConfigBuilder, Log, SegmentMode};
+///
+/// let config = ConfigBuilder::new().temporary(true).segment_mode(SegmentMode::Linear).build();
+/// let log = Log::start_raw_log(config)?;
+///
+/// // The place is known before the record counts.
+/// let reservation = log.reserve(b"first")?;
+/// let known = (reservation.lsn(), reservation.ptr());
+/// assert_eq!(reservation.complete()?, known);
+/// log.reserve(b"never was")?.abort()?;
+///
+/// let (lsn, _) = log.write(b"second")?;
+/// log.make_stable(lsn)?; // on the device when this returns
+///
+/// assert_eq!(log.read(known.0, known.1)?.into_data(), Some(b"first".to_vec()));
+/// let all: Result<Vec<_>, _> = log.iter_from(0).map(|met| met.map(|(_, _, bytes)| bytes)).collect();
+/// assert_eq!(all?, [b"first".to_vec(), b"second".to_vec()]);
+/// # Ok::<(), pagecache::Error<()>>(())
+/// ```
+pub struct Log {
+    shared: Arc<Shared>,
+    worker: Mutex<Option<Box<dyn Worker>>>,
+}
+
+struct Shared {
+    log: log::Log,
+    root: Root,
+    storage: Arc<dyn Storage>,
+    poison: Arc<Poison>,
+    mode: SegmentMode,
+    stopping: AtomicBool,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("log", &self.shared.log).field("mode", &self.shared.mode).finish()
+    }
+}
+
+impl Log {
+    /// Opens the log of the settings, or makes it. What a crash left of its tail is made durable
+    /// again before this returns.
+    ///
+    /// All that was not released is read once, and held in memory while it is checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corruption`] if bytes that had been stable do not read back; [`Error::Unsupported`]
+    /// for settings out of range or a directory that holds a page cache; [`Error::Io`].
+    pub fn start(config: Config) -> Result<Log, ()> {
+        config.check()?;
+        let storage = config.lock_storage()?;
+        let opened = Shared::open(&config, &storage);
+        let shared = opened.inspect_err(|_| storage.unlock())?;
+        // From here on dropping the log gives the lock back.
+        let log = Log { shared, worker: Mutex::new(None) };
+        *log.worker.lock() = Some(start_background(&config, &log.shared)?);
+        Ok(log)
+    }
+
+    /// As [`Log::start`], for a log that is never written over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] unless the settings say [`SegmentMode::Linear`]; else as [`Log::start`].
+    pub fn start_raw_log(config: Config) -> Result<Log, ()> {
+        if config.inner.segment_mode != SegmentMode::Linear {
+            return Err(Error::Unsupported("a raw log needs segment_mode Linear".to_owned()));
+        }
+        Log::start(config)
+    }
+
+    /// A place for `bytes`, copied into it. No I/O unless the current buffer is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with `TooLarge` if one record cannot hold them or a log that recycles is full,
+    /// with `DiskFull` if the file cannot grow (nothing is lost; try again with more space), or with
+    /// `Poisoned` after a failed write.
+    pub fn reserve(&self, bytes: impl AsRef<[u8]>) -> Result<Reservation<'_>, ()> {
+        let bytes = bytes.as_ref();
+        let head = RecordHead { kind: Kind::Raw, pid: 0, seq: 0 };
+        let mut inner = self.shared.log.reserve(head, bytes.len())?;
+        inner.payload().copy_from_slice(bytes);
+        Ok(Reservation::new(self, inner))
+    }
+
+    /// Appends a record and returns where it is. It counts at once and is durable when its LSN is stable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::reserve`].
+    pub fn write(&self, bytes: impl AsRef<[u8]>) -> Result<(Lsn, DiskPtr), ()> {
+        self.reserve(bytes)?.complete()
+    }
+
+    /// Makes everything that was reserved before the call durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the device refused, now or earlier; [`Error::Unsupported`] if this thread holds
+    /// a reservation.
+    pub fn flush(&self) -> Result<(), ()> {
+        self.shared.log.flush()?;
+        Ok(())
+    }
+
+    /// Waits until the record at `lsn` is durable; concurrent calls share one sync. Returns the
+    /// highest durable position.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::flush`].
+    pub fn make_stable(&self, lsn: Lsn) -> Result<Lsn, ()> {
+        Ok(self.shared.log.make_stable(lsn)? - 1)
+    }
+
+    /// The highest durable position.
+    #[must_use]
+    pub fn stable_lsn(&self) -> Lsn {
+        self.shared.log.stable() - 1
+    }
+
+    /// The first position that is not durable yet: everything below it is.
+    #[must_use]
+    pub fn stable_offset(&self) -> Lsn {
+        self.shared.log.stable()
+    }
+
+    /// The first position that may still be read.
+    #[must_use]
+    pub fn released_lsn(&self) -> Lsn {
+        self.shared.log.released()
+    }
+
+    /// Bytes of the log's file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.shared.log.file_bytes()
+    }
+
+    /// Most bytes that one record holds.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        self.shared.log.max_payload()
+    }
+
+    /// Reads the record at `lsn`, which [`Log::write`] said lies at `ptr`. What is in a buffer only is
+    /// handed to the system first, and not synced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corruption`] if `lsn` and `ptr` do not belong together or the file ends before;
+    /// [`Error::Unsupported`] if the position was released, or this thread holds a reservation; else
+    /// [`Error::Io`].
+    pub fn read(&self, lsn: Lsn, ptr: DiskPtr) -> Result<LogRead, ()> {
+        let released = || Error::Unsupported(format!("the log was released beyond LSN {lsn}"));
+        if lsn < self.released_lsn() {
+            return Err(released());
+        }
+        self.shared.log.make_readable(lsn)?;
+        if !self.shared.log.may_lie(lsn, ptr.lid()) {
+            let found = format!("no record of LSN {lsn} can lie here");
+            return Err(self.corrupt(ptr, found).into());
+        }
+        let read = Reader::new(self.shared.root.salts()).record(&self.shared.log, lsn, ptr.lid())?;
+        if lsn < self.released_lsn() {
+            return Err(released());
+        }
+        Ok(match read {
+            log::Found::Record(bytes) => {
+                let len = log::record_len(bytes.len());
+                LogRead::Inline(lsn, bytes, len)
+            }
+            log::Found::Failed(len) => LogRead::Failed(lsn, len),
+            log::Found::Pad => LogRead::Pad(lsn),
+            log::Found::Invalid(len) => LogRead::Corrupted(len),
+        })
+    }
+
+    /// Every record from `lsn` on that is stable now, in order. Aborted ones are stepped over.
+    pub fn iter_from(&self, lsn: Lsn) -> LogIter<'_> {
+        let reader = Reader::new(self.shared.root.salts());
+        LogIter::new(&self.shared.log, Walk::new(&self.shared.log, reader, lsn))
+    }
+
+    /// Lets go of the records below `lsn`, as far as they are stable: segments that hold no others are
+    /// used again. Durable when this returns. Records that share a segment with `lsn` stay readable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] in a log that is [`SegmentMode::Linear`]; else as [`Log::flush`].
+    pub fn release(&self, lsn: Lsn) -> Result<(), ()> {
+        if self.shared.mode == SegmentMode::Linear {
+            return Err(Error::Unsupported("a linear log is never released".to_owned()));
+        }
+        self.check()?;
+        let stable = self.shared.log.stable();
+        let from = self.shared.log.segment_start(lsn.min(stable));
+        if self.shared.root.release(from, stable)? {
+            self.shared.log.release(from); // both superblocks are durable: RAW-1
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and closes the log, telling what dropping it would not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::flush`].
+    pub fn close(self) -> Result<(), ()> {
+        Ok(self.shut_down()?)
+    }
+
+    fn check(&self) -> std::result::Result<(), Failure> {
+        self.shared.poison.check()
+    }
+
+    fn corrupt(&self, ptr: DiskPtr, found: String) -> Failure {
+        let path = self.shared.storage.path(crate::io::FileId::Log);
+        Failure::Corrupt { found, path, offset: ptr.lid() }
+    }
+
+    fn shut_down(&self) -> std::result::Result<(), Failure> {
+        if self.shared.stopping.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if let Some(worker) = self.worker.lock().take() {
+            worker.wake();
+            worker.join();
+        }
+        let outcome = self.shared.log.flush().and_then(|end| self.shared.root.close(end));
+        self.shared.storage.unlock();
+        outcome
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        let _ = self.shut_down();
+    }
+}
+
+impl Shared {
+    fn open(config: &Config, storage: &Arc<dyn Storage>) -> std::result::Result<Arc<Shared>, Failure> {
+        let poison = Arc::new(Poison::default());
+        let sizes = |geometry: &superblock::Geometry| sizes(config, geometry);
+        let Found { root, position, geometry } = Root::open(config, storage, &poison, sizes)?;
+        let log = log::Log::new(storage.clone(), sizes(&geometry), poison.clone(), position)?;
+        let shared = Arc::new(Shared {
+            log,
+            root,
+            storage: storage.clone(),
+            poison,
+            mode: config.inner.segment_mode,
+            stopping: AtomicBool::new(false),
+        });
+        let host: Weak<Shared> = Arc::downgrade(&shared);
+        shared.log.set_host(host);
+        Ok(shared)
+    }
+
+    fn step(&self, last_flush: &mut Duration, every: Option<Duration>, now: Duration) -> Next {
+        if self.poison.check().is_err() {
+            return Next::WhenWoken;
+        }
+        // Failures poison the log or, on a full disk, leave it as it was: whoever writes is told.
+        let _ = self.log.prepare();
+        if every.is_some_and(|every| now.saturating_sub(*last_flush) >= every) {
+            *last_flush = now;
+            let _ = self.log.flush();
+        }
+        Next::After(every.unwrap_or(LOOK_EVERY_MAX).min(LOOK_EVERY_MAX))
+    }
+}
+
+impl log::Host for Shared {
+    fn begin_epoch(&self, from: Lsn) -> std::result::Result<u64, Failure> {
+        self.root.begin_epoch(from, self.log.stable())
+    }
+
+    /// Only the user knows what may go.
+    fn truncate(&self) -> std::result::Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn sizes(config: &Config, geometry: &superblock::Geometry) -> log::Geometry {
+    let settings = &config.inner;
+    let segment_bytes = geometry.log_segment_bytes as usize;
+    let capacity_bytes = match settings.segment_mode {
+        SegmentMode::Linear => i64::MAX as u64 / 4, // the disk is the limit
+        SegmentMode::Gc => settings.log_capacity.max(4 * segment_bytes as u64),
+    };
+    log::Geometry {
+        block_bytes: geometry.block_bytes as usize,
+        segment_bytes,
+        buffer_bytes: segment_bytes,
+        buffers: settings.log_buffers,
+        capacity_bytes,
+    }
+}
+
+fn start_background(config: &Config, shared: &Arc<Shared>) -> std::result::Result<Box<dyn Worker>, Failure> {
+    let settings = &config.inner;
+    let clock: Arc<dyn Clock> = settings.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
+    let every = settings.flush_every;
+    let weak: Weak<Shared> = Arc::downgrade(shared);
+    let mut last_flush = clock.now();
+    let job = move || match weak.upgrade() {
+        Some(shared) if !shared.stopping.load(Ordering::Acquire) => {
+            shared.step(&mut last_flush, every, clock.now())
+        }
+        _ => Next::Done,
+    };
+    let spawner = settings.spawner.clone().unwrap_or_else(|| Arc::new(ThreadSpawner));
+    let failed = |e| Failure::from_io("starting the background", std::path::PathBuf::new(), 0, 0, e);
+    spawner.spawn("raw log", Box::new(job)).map_err(failed)
+}
