@@ -304,7 +304,7 @@ fn read_tail(
 
 /// Threads that read the log's tail: one where jobs run on the caller's own, so that a simulation
 /// repeats.
-fn scan_threads(config: &Config) -> usize {
+pub(crate) fn scan_threads(config: &Config) -> usize {
     let is_inline = config.inner.spawner.as_ref().is_some_and(|spawner| spawner.is_inline());
     let available = std::thread::available_parallelism().map_or(1, usize::from);
     if is_inline { 1 } else { available.min(SCAN_THREADS_MAX) }

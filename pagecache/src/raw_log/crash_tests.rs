@@ -81,7 +81,7 @@ impl Run {
         disk.restart_trace();
         let disk = Arc::new(disk);
         let got = self.open(&disk, begun as usize, durable as usize, released)?;
-        if case.position % 8 != 0 {
+        if !case.position.is_multiple_of(8) {
             return Ok(());
         }
         // A crash at any call of that recovery, and of a first append after it.

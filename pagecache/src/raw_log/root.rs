@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::{
-    checkpoint::{SaltSource, add_salt, forget_salts},
+    checkpoint::{SaltSource, add_salt, forget_salts, open::scan_threads},
     config::Config,
     error::{Failure, Poison},
     format::superblock::{Features, Geometry, SALTS_MAX, Superblock},
@@ -65,8 +65,8 @@ impl Root {
             return corrupt("the file is gone, and the log was not closed".to_owned());
         }
         let geometry = newest.geometry;
-        let tail =
-            tail::scan(&**storage, sizes(&geometry), newest.replay_from, &newest.salts, newest.stable)?;
+        let (from, threads) = (newest.replay_from, scan_threads(config));
+        let tail = tail::scan(&**storage, sizes(&geometry), from, &newest.salts, newest.stable, threads)?;
         if newest.clean && tail.end() != newest.stable {
             let (end, closed) = (tail.end(), newest.stable);
             return corrupt(format!("records end at LSN {end} and the log was closed at {closed}"));

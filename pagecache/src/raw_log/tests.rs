@@ -287,11 +287,11 @@ fn no_flipped_bit_is_taken_for_an_answer() {
         let mut errors = 0;
         for file in [FileId::Pages, FileId::Log] {
             let whole = disk.contents(file).unwrap();
-            for at in 0..whole.len() {
+            for (at, byte) in whole.iter().enumerate() {
                 let bit = if at < 128 { 0..8 } else { at % 8..at % 8 + 1 };
                 for bit in bit {
                     let hit = died(disk);
-                    hit.damage(file, at as u64, &[whole[at] ^ 1 << bit]).unwrap();
+                    hit.damage(file, at as u64, &[byte ^ 1 << bit]).unwrap();
                     let read = Log::start(config(&hit, SegmentMode::Linear)).and_then(|log| all(&log));
                     let what = format!("{name}: bit {bit} of byte {at} of {file:?}");
                     match read {
