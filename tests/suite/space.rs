@@ -34,6 +34,7 @@ fn shape(cache_bytes: u64) -> Shape {
         leaf_bytes_max: 1024,
         cache_bytes,
         checkpoint_every_bytes: 48 << 10,
+        log_segment_bytes: SEGMENT as usize,
         log_capacity: 16 * SEGMENT,
         log_buffers: 2,
         flush_every_ms: None,
