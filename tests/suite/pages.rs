@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use pagecache::{
-    Admission, Config, ConfigBuilder, Error, Materializer, PageCache, PagePtr, Verdict, View,
+    Admission, Config, ConfigBuilder, Error, Log, Materializer, NullMaterializer, PageCache, PagePtr,
+    Verdict, View,
     io::{
         FileId, Storage, SyncReason,
         sim::{Chooser, SimClock, SimDisk, SimSpawner},
@@ -42,8 +43,12 @@ fn open(disk: &Arc<SimDisk>) -> Pages {
 }
 
 fn try_open(disk: &Arc<SimDisk>) -> Result<Pages, Error<()>> {
+    Pages::start(config(disk))
+}
+
+fn config(disk: &Arc<SimDisk>) -> Config {
     let clock = Arc::new(SimClock::new());
-    let config = ConfigBuilder::new()
+    ConfigBuilder::new()
         .storage(disk.clone())
         .spawner(Arc::new(SimSpawner::new(clock.clone())))
         .clock(clock)
@@ -54,8 +59,7 @@ fn try_open(disk: &Arc<SimDisk>) -> Result<Pages, Error<()>> {
         .checkpoint_every_bytes(32 << 10)
         .store_segment_bytes(8 << 10)
         .page_consolidation_threshold(2)
-        .build();
-    Pages::start(config)
+        .build()
 }
 
 /// A page was consolidated in memory and had no image yet when a checkpoint wrote the part of the
@@ -144,4 +148,17 @@ fn a_store_whose_log_is_gone_is_refused_and_not_opened_as_a_new_one() {
     after.sync_names(SyncReason::LogName).unwrap();
     let refused = try_open(&after);
     assert!(matches!(refused, Err(Error::Corruption { .. })), "{:?}", refused.map(|_| "it opened"));
+}
+
+#[test]
+fn a_log_and_a_page_cache_refuse_each_others_files() {
+    let disk = Arc::new(SimDisk::new());
+    Log::start(config(&disk)).expect("a new log").close().expect("it closes");
+    let refused = PageCache::<NullMaterializer, _, _>::start(config(&disk)).expect_err("a log's files");
+    assert!(matches!(&refused, Error::Unsupported(what) if what.contains("log alone")), "{refused}");
+
+    let disk = Arc::new(SimDisk::new());
+    drop(open(&disk));
+    let refused = Log::start(config(&disk)).expect_err("a page cache's files");
+    assert!(matches!(&refused, Error::Unsupported(what) if what.contains("pages")), "{refused}");
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{DiskPtr, Log, LogRead};
 use crate::{
-    Config, ConfigBuilder, Error, Failure, NullMaterializer, PageCache, SegmentMode,
+    Config, ConfigBuilder, Error, Failure, SegmentMode,
     ids::Lsn,
     io::{
         FileId, Operation,
@@ -191,19 +191,6 @@ fn a_log_that_recycles_uses_what_was_released_and_nothing_else() {
         let again = recycling(&disk);
         assert_eq!(all(&again).unwrap(), kept, "round {round}, again");
     }
-}
-
-#[test]
-fn a_log_and_a_page_cache_refuse_each_others_files() {
-    let disk = Arc::new(SimDisk::new());
-    linear(&disk).close().unwrap();
-    let refused = PageCache::<NullMaterializer, _, _>::start(config(&disk, SegmentMode::Gc)).unwrap_err();
-    assert!(matches!(&refused, Error::Unsupported(what) if what.contains("log alone")), "{refused}");
-
-    let disk = Arc::new(SimDisk::new());
-    drop(PageCache::<NullMaterializer, _, _>::start(config(&disk, SegmentMode::Gc)).unwrap());
-    let refused = Log::start(config(&disk, SegmentMode::Gc)).unwrap_err();
-    assert!(matches!(&refused, Error::Unsupported(what) if what.contains("pages")), "{refused}");
 }
 
 #[test]
