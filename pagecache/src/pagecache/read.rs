@@ -109,6 +109,19 @@ where
         Some(PageView::new(word, top))
     }
 
+    /// Makes the page's chain short, if none of its fragments is pending: unites its changes if they are
+    /// few against their base, else folds it. Returns the page as it is then.
+    pub fn shorten<'g>(
+        &self,
+        pid: PageId,
+        view: PageView<'g, P>,
+        guard: &'g Guard,
+    ) -> Option<PageView<'g, P>> {
+        let cell = self.shared.cache.pages.cell(pid)?;
+        let (word, top) = self.shared.cache.shorten(cell, view.word, view.top, guard)?;
+        Some(PageView::new(word, top))
+    }
+
     /// Evicts pages until memory is within `cache_capacity`. Reads that fetch many pages call it now
     /// and then; changes do so by themselves.
     pub fn keep_within_capacity(&self) {

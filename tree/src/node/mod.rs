@@ -197,6 +197,12 @@ impl Node {
         self.view().next()
     }
 
+    /// Level, fences and sibling.
+    #[inline]
+    pub(crate) fn reach(&self) -> Reach<'_> {
+        Reach { level: self.level(), low: self.low(), high: self.high(), next: self.next() }
+    }
+
     /// True if `key` belongs here.
     #[inline]
     pub(crate) fn covers(&self, key: &[u8]) -> bool {

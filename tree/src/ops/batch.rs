@@ -1,18 +1,18 @@
 //! Many keys at once: one delta a leaf, one record for all.
 
-use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, pin};
+use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, View, pin};
 
 use super::{Core, write::failure_of};
 use crate::{
     IVec,
     batch::Batch,
-    node::{Change, Frag, Ops, Tally, reach},
+    node::{Change, Frag, Ops, SHAPE_MARK, Tally, reach},
     ops::descend::visible,
 };
 
-/// Changes of one leaf by a batch that may stay unfolded.
-const OPS_UNFOLDED_MAX: usize = 4;
-/// Fragments of a leaf above which a batch folds it.
+/// Changes of one leaf by a batch that may stay as they are.
+const OPS_UNFOLDED_MAX: usize = 8;
+/// Fragments of a leaf from which on a batch makes its chain short.
 const BATCH_DEPTH_MAX: usize = 5;
 
 impl Core {
@@ -31,9 +31,20 @@ impl Core {
             }
         };
         for pid in touched {
-            self.optional(self.tidy(pid))?;
+            self.optional(self.shorten(pid))?;
         }
         Ok(lsn)
+    }
+
+    /// Makes the chain of a leaf short that a batch wrote to, and keeps the shape if that folded it.
+    fn shorten(&self, pid: PageId) -> Result<(), Failure> {
+        let guard = pin();
+        let View::Page(page) = self.pages.view(pid, &guard)? else { return Ok(()) };
+        match self.pages.shorten(pid, page, &guard).map(|short| short.settled()) {
+            // Its changes are one now, and the leaf is as large as it was.
+            Some(None) => Ok(()),
+            _ => self.tidy(pid),
+        }
     }
 
     /// Installs in key order, which is the order of low fences (TREE-4), and commits.
@@ -50,7 +61,11 @@ impl Core {
         while let Some((first, _)) = rest.first() {
             let guard = pin();
             let leaf = self.leaf(first, &guard)?;
-            let Some(range) = reach(visible(&leaf.page)) else {
+            let plain = match leaf.page.base_under(SHAPE_MARK) {
+                Some(Frag::Node(node)) => Some(node.reach()),
+                _ => reach(visible(&leaf.page)),
+            };
+            let Some(range) = plain else {
                 if !leaf.page.is_final() {
                     // A join that was pending has taken the leaf away since.
                     continue;

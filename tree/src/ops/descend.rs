@@ -83,8 +83,7 @@ impl Core {
 
     #[inline]
     fn step_settled(&self, node: &Node, key: &[u8]) -> Step {
-        let here = Reach { level: node.level(), low: node.low(), high: node.high(), next: node.next() };
-        match step(&here, key) {
+        match step(&node.reach(), key) {
             Step::Here if !node.is_leaf() => Step::Down(node.child_for(key)),
             other => other,
         }
