@@ -4,7 +4,7 @@
 use pagecache::{Failure, Guard, PageId, pin};
 
 use super::{Core, DESCENTS_MAX};
-use crate::node::Node;
+use crate::node::{Frag, Node};
 
 /// A leaf as it was at one moment; it stays as it is for as long as it is held.
 pub(crate) type Leaf = Node;
@@ -15,6 +15,12 @@ impl Core {
         let guard = pin();
         for _ in 0..DESCENTS_MAX {
             let leaf = self.leaf(key, &guard)?;
+            if let Some(Frag::Node(node)) = leaf.page.settled()
+                && node.is_leaf()
+                && node.covers(key)
+            {
+                return Ok(node.clone());
+            }
             if let Some(found) = self.node(leaf.pid, &guard)?
                 && found.node.is_leaf()
                 && found.node.covers(key)
