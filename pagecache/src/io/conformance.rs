@@ -14,6 +14,7 @@ enum Op {
     Len(FileId),
     Read { file: FileId, offset: u64, len: usize },
     Write { file: FileId, offset: u64, bytes: Vec<u8> },
+    WriteDurably { file: FileId, offset: u64, bytes: Vec<u8> },
     SetLen(FileId, u64),
     Sync(FileId),
     Rename(FileId, FileId),
@@ -38,7 +39,10 @@ impl Op {
             18..28 => {
                 let mut bytes = vec![0; rng.index(6000)];
                 rng.fill(&mut bytes);
-                Op::Write { file, offset, bytes }
+                match rng.below(3) {
+                    0 => Op::WriteDurably { file, offset, bytes },
+                    _ => Op::Write { file, offset, bytes },
+                }
             }
             28..31 => Op::SetLen(file, offset),
             31 => Op::Sync(file),
@@ -60,6 +64,9 @@ impl Op {
                 storage.read_at(*file, *offset, &mut bytes).map(|()| bytes)
             }
             Op::Write { file, offset, bytes } => storage.write_at(*file, *offset, bytes).map(|()| Vec::new()),
+            Op::WriteDurably { file, offset, bytes } => {
+                storage.write_durably(*file, *offset, bytes, SyncReason::Images).map(|()| Vec::new())
+            }
             Op::SetLen(file, len) => storage.set_len(*file, *len).map(|()| Vec::new()),
             Op::Sync(file) => storage.sync(*file, SyncReason::Images).map(|()| Vec::new()),
             Op::Rename(from, to) => storage.rename(*from, *to).map(|()| Vec::new()),

@@ -9,7 +9,7 @@
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
-    io,
+    io::{self, IoSlice},
     os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +17,7 @@ use std::{
 
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat},
-    io::{Errno, retry_on_intr},
+    io::{Errno, ReadWriteFlags, pwritev2, retry_on_intr},
 };
 
 use super::{FileId, Storage, SyncReason, operation::file_index, temp::TempDir};
@@ -169,6 +169,28 @@ impl Storage for FileStorage {
 
     fn sync(&self, file: FileId, _reason: SyncReason) -> io::Result<()> {
         self.file(file)?.sync_data()
+    }
+
+    /// One call, which leaves alone what else of the file is in the system's cache: where a checkpoint
+    /// or a new log segment was just written, that is many times the bytes that somebody waits for.
+    #[cfg(target_os = "linux")]
+    fn write_durably(&self, file: FileId, offset: u64, bytes: &[u8], _: SyncReason) -> io::Result<()> {
+        let file = self.file(file)?;
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let written = retry_on_intr(|| pwritev2(&file, &[IoSlice::new(rest)], at, ReadWriteFlags::DSYNC));
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => (at, rest) = (at + len as u64, &rest[len..]),
+                // A file system that does not know the flag.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    file.write_all_at(rest, at)?;
+                    return file.sync_data();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn rename(&self, from: FileId, to: FileId) -> io::Result<()> {

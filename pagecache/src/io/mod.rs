@@ -104,6 +104,12 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     fn set_len(&self, file: FileId, len: u64) -> io::Result<()>;
     /// Makes the file's bytes and length durable.
     fn sync(&self, file: FileId, reason: SyncReason) -> io::Result<()>;
+    /// Writes as `write_at` and makes these bytes durable, with what it takes to read them back; of other
+    /// unsynced bytes it need not make any so.
+    fn write_durably(&self, file: FileId, offset: u64, bytes: &[u8], reason: SyncReason) -> io::Result<()> {
+        self.write_at(file, offset, bytes)?;
+        self.sync(file, reason)
+    }
     /// Gives `from` the name of `to`, replacing it.
     fn rename(&self, from: FileId, to: FileId) -> io::Result<()>;
     /// Takes the file's name away.

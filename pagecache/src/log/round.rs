@@ -4,7 +4,8 @@
 //! There is no log thread and no timer. The leader is the first who waits, the background through
 //! `prepare`, or a writer who finds every buffer of the ring in use, who then writes without a sync.
 //!
-//! * LOG-5: one leader at a time, turns in order, `stable` published after the sync that covers it.
+//! * LOG-5: one leader at a time, turns in order, `stable` published after the sync that covers it. A
+//!   turn that is all there is to sync is written and made durable by one call.
 
 use std::sync::Arc;
 
@@ -110,6 +111,9 @@ impl Log {
     fn lead(&self, depth: Depth) -> Result<(), Failure> {
         let last = self.close_current();
         self.wait_queued(last);
+        if depth == Depth::Device && self.land_alone(last)? {
+            return Ok(());
+        }
         self.land_ready()?;
         let written = self.rounds.state.lock().written;
         if depth == Depth::Device && written > self.stable() {
@@ -118,6 +122,29 @@ impl Log {
             self.rounds.stable.store(written.cast_unsigned(), Release);
         }
         Ok(())
+    }
+
+    /// Writes turn `last` and makes it durable by one call, if it is all that is not durable yet. False
+    /// if it is not, or if the turn begins a segment, whose header is another write.
+    fn land_alone(&self, last: u64) -> Result<bool, Failure> {
+        let state = self.rounds.state.lock();
+        let is_alone = state.landed + 1 == last && state.written == self.stable();
+        drop(state);
+        if !is_alone {
+            return Ok(false);
+        }
+        let Some(landing) = self.buffer(last).take(last) else { return Ok(false) };
+        let place = landing.place();
+        if landing.bytes().is_empty() || place.continues.is_some() {
+            self.land(landing, last)?;
+            return Ok(false);
+        }
+        let end = place.base + landing.bytes().len() as Lsn;
+        let written = self.disk.write_durably(FileId::Log, place.offset, landing.bytes(), SyncReason::Commit);
+        written.map_err(|source| self.give_up("writing the log durably", place.offset, source))?;
+        self.landed(landing, last, Some(end));
+        self.rounds.stable.store(end.cast_unsigned(), Release);
+        Ok(true)
     }
 
     /// Waits until every claim of every turn up to `last` has been released.
@@ -189,15 +216,18 @@ impl Log {
             let written = self.disk.write_at(FileId::Log, place.offset, bytes);
             written.map_err(|source| self.give_up("writing the log", place.offset, source))?;
         }
+        self.landed(landing, turn, filled.then_some(end));
+        Ok(())
+    }
+
+    /// Gives the buffer of a written turn back; its records end at `end` if it held any.
+    fn landed(&self, landing: Landing<'_>, turn: u64, end: Option<Lsn>) {
         landing.landed();
         let mut state = self.rounds.state.lock();
         state.landed = turn;
-        if filled {
-            state.written = end;
-        }
+        state.written = end.unwrap_or(state.written);
         drop(state);
         self.rounds.changed.notify_all();
-        Ok(())
     }
 
     /// The block in front of a segment's first buffer.

@@ -82,9 +82,19 @@ impl PagesFile {
         })
     }
 
-    /// Writes `bytes` where the file has room already, so that a full disk is a failure too.
-    pub(crate) fn overwrite(&self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.write(offset, bytes).map_err(|failure| self.poison.set(failure))
+    /// Writes `bytes` where the file has room already, so that a full disk is a failure too, and makes
+    /// them durable, them alone.
+    pub(crate) fn overwrite_durably(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        reason: SyncReason,
+    ) -> Result<(), Failure> {
+        self.poison.check()?;
+        self.storage.write_durably(FileId::Pages, offset, bytes, reason).map_err(|e| {
+            let bytes = bytes.len() as u64;
+            self.poison.set(Failure::from_io("writing the pages durably", self.path(), offset, bytes, e))
+        })
     }
 
     /// Makes everything written so far durable.

@@ -196,8 +196,8 @@ impl Publisher {
     }
 
     fn write(&self, slot: usize, block: &[u8], reason: SyncReason) -> Result<(), Failure> {
-        self.file.overwrite(slot as u64 * self.file.layout().block_bytes(), block)?;
-        self.file.sync(reason)
+        // Of what else was written nothing needs to be durable by this: images were synced before.
+        self.file.overwrite_durably(slot as u64 * self.file.layout().block_bytes(), block, reason)
     }
 }
 

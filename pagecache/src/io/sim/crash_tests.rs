@@ -73,6 +73,24 @@ fn sectors_and_lengths_survive_apart() {
 }
 
 #[test]
+fn a_durable_write_makes_its_own_sectors_durable_and_no_others() {
+    let disk = disk_with_log(&[1; 2048]);
+    disk.write_at(LOG, 0, &[2; 2048]).unwrap();
+    disk.write_durably(LOG, 600, &[3; 100], SyncReason::Commit).unwrap();
+    let mut want = vec![1; 2048];
+    want[512..1024].fill(2);
+    want[600..700].fill(3);
+    assert_eq!(after(&disk, Chooser::none()), Some(want), "the sector as a whole, and it alone");
+    let mut all = vec![2; 2048];
+    all[600..700].fill(3);
+    assert_eq!(after(&disk, Chooser::all()), Some(all), "nothing older comes back over it");
+
+    disk.write_durably(LOG, 2048, &[4; 10], SyncReason::Commit).unwrap();
+    let grown = after(&disk, Chooser::none()).unwrap();
+    assert_eq!((grown.len(), &grown[2048..]), (2058, &[4; 10][..]), "the length comes along");
+}
+
+#[test]
 fn a_file_stays_itself_when_its_name_changes() {
     let disk = SimDisk::new();
     disk.create(FileId::PagesNew).unwrap();

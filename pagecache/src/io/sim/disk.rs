@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use super::{
     chooser::Chooser,
     fault::{Call, Effect, FaultPlan, SyncFailure},
-    state::{Event, State, SyncOutcome},
+    outcome::SyncOutcome,
+    state::{Event, State},
     trace::{Mark, Trace},
 };
 use crate::{
@@ -271,6 +272,20 @@ fn no_power() -> io::Error {
     io::Error::other("the simulated power is off")
 }
 
+impl SimDisk {
+    /// A sync that makes durable what `done` says, if no fault is in its way.
+    fn sync_as(&self, file: FileId, reason: SyncReason, done: SyncOutcome) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let effect =
+            inner.admit(Call { operation: Operation::Sync, file: Some(file), reason: Some(reason) })?;
+        inner.state.visible(file)?;
+        let SyncFate { outcome, says } = inner.sync_fate(effect, Some(file), reason);
+        let outcome = if outcome == SyncOutcome::Durable { done } else { outcome };
+        inner.apply(Event::Sync { file, reason, outcome })?;
+        says
+    }
+}
+
 impl Storage for SimDisk {
     fn exists(&self, file: FileId) -> io::Result<bool> {
         let mut inner = self.inner.lock();
@@ -335,13 +350,12 @@ impl Storage for SimDisk {
     }
 
     fn sync(&self, file: FileId, reason: SyncReason) -> io::Result<()> {
-        let mut inner = self.inner.lock();
-        let effect =
-            inner.admit(Call { operation: Operation::Sync, file: Some(file), reason: Some(reason) })?;
-        inner.state.visible(file)?;
-        let SyncFate { outcome, says } = inner.sync_fate(effect, Some(file), reason);
-        inner.apply(Event::Sync { file, reason, outcome })?;
-        says
+        self.sync_as(file, reason, SyncOutcome::Durable)
+    }
+
+    fn write_durably(&self, file: FileId, offset: u64, bytes: &[u8], reason: SyncReason) -> io::Result<()> {
+        self.write_at(file, offset, bytes)?;
+        self.sync_as(file, reason, SyncOutcome::DurableIn { offset, len: bytes.len() })
     }
 
     fn rename(&self, from: FileId, to: FileId) -> io::Result<()> {

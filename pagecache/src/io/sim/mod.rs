@@ -15,6 +15,7 @@ mod disk;
 mod explore;
 mod fault;
 mod landing;
+mod outcome;
 #[cfg(test)]
 mod proof;
 mod rng;

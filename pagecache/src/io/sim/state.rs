@@ -14,6 +14,7 @@ use super::{
     chooser::Chooser,
     contents::{Chunk, Contents},
     landing::{Landing, sectors},
+    outcome::SyncOutcome,
     rng::{Rng, fold, fold_bytes},
 };
 use crate::io::{FileId, SyncReason, operation::file_index};
@@ -37,15 +38,6 @@ pub(super) enum Event {
     Rename { from: FileId, to: FileId },
     Remove(FileId),
     SyncNames { reason: SyncReason, outcome: SyncOutcome },
-}
-
-/// What a sync really did, whatever it said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SyncOutcome {
-    Durable,
-    Nothing,
-    Reverted,
-    Forgotten,
 }
 
 /// An unsynced change of a file.
@@ -161,12 +153,42 @@ impl File {
                 self.durable = self.landed(&mut |pending| !pending.stuck, None).finish(None, &[]);
                 self.pending = self.still_stuck();
             }
+            SyncOutcome::DurableIn { offset, len } => self.sync_range(offset, len),
             SyncOutcome::Reverted => {
                 self.pending.clear();
                 self.visible = self.durable.clone();
             }
             SyncOutcome::Forgotten => self.pending.iter_mut().for_each(|pending| pending.stuck = true),
         }
+    }
+
+    /// Makes the length durable and those sectors that have a byte in the range, which was just written.
+    fn sync_range(&mut self, offset: u64, len: usize) {
+        let mut within = Vec::new();
+        let mut rest = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            let stuck = pending.stuck;
+            match &pending.change {
+                Change::Length { .. } if !stuck => within.push(pending),
+                Change::Write { offset: at, bytes } if pending.change.touches(offset, len) => {
+                    for (at, part) in sectors(*at, bytes) {
+                        let change = Change::Write { offset: at, bytes: Arc::from(part) };
+                        let touches = change.touches(offset, len);
+                        let part = Pending { change, stuck };
+                        match (touches, stuck) {
+                            (true, false) => within.push(part),
+                            // What a failed sync forgot has been written over.
+                            (true, true) => {}
+                            (false, _) => rest.push(part),
+                        }
+                    }
+                }
+                _ => rest.push(pending),
+            }
+        }
+        self.pending = within;
+        self.durable = self.landed(&mut |_| true, None).finish(None, &[]);
+        self.pending = rest;
     }
 
     /// What failed syncs have forgotten and no later change has taken the place of. A change that has
@@ -393,7 +415,7 @@ impl State {
 
     fn sync_names(&mut self, outcome: SyncOutcome) {
         match outcome {
-            SyncOutcome::Nothing => {}
+            SyncOutcome::Nothing | SyncOutcome::DurableIn { .. } => {}
             SyncOutcome::Durable => {
                 for pending in self.pending_names.iter().filter(|pending| !pending.stuck) {
                     pending.change.apply(&mut self.durable_names);
@@ -547,11 +569,11 @@ impl Event {
             }
             Event::SetLen { file, len } => return fold(2 + file_number(*file), *len),
             Event::Sync { file, reason, outcome } => {
-                return fold(3 + file_number(*file), (*reason as u64) << 8 | *outcome as u64);
+                return fold(3 + file_number(*file), (*reason as u64) << 8 ^ outcome.hash());
             }
             Event::Rename { from, to } => return fold(4 + file_number(*from), file_number(*to)),
             Event::Remove(file) => (5, *file),
-            Event::SyncNames { reason, outcome } => return fold(6, (*reason as u64) << 8 | *outcome as u64),
+            Event::SyncNames { reason, outcome } => return fold(6, (*reason as u64) << 8 ^ outcome.hash()),
         };
         fold(kind, file_number(file))
     }
