@@ -259,8 +259,9 @@ impl<P> Cell<P> {
         // SAFETY: the word was swapped out by this thread, so no later reader can reach the chain and
         // nobody else retires it (CELL-1); it was made by `Placed::into_raw`.
         let chain = unsafe { Placed::from_raw(word.0) };
+        let bytes = chain.chain_charge();
         let chain = RetiredChain(Some(chain));
-        guard.defer(move || drop(chain));
+        guard.defer_bytes(bytes, move || drop(chain));
     }
 
     /// Sets and clears flag bits beside the durable record; returns the word before.
