@@ -58,7 +58,7 @@ fn a_batch_over_leaves_of_ten_times_the_memory_reads_each_a_bounded_number_of_ti
 }
 
 #[test]
-#[ignore = "a long proof: `cargo test -p tests -- --ignored batches::`"]
+#[ignore = "a long proof: `cargo test -p tests -- --ignored scattered::`"]
 fn ten_thousand_scattered_puts_over_leaves_of_ten_times_the_memory() {
     scatter(10_000);
 }
