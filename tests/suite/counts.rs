@@ -218,6 +218,31 @@ fn a_checkpoint_writes_the_pages_that_changed_and_not_the_others() {
 }
 
 #[test]
+fn a_checkpoint_writes_the_changes_of_a_page_and_not_the_page() {
+    within(HANG, || {
+        const CHANGED: u64 = 20;
+        let counted = Counted::new();
+        let db = counted.open(Config::new());
+        fill(&db, 0..4000);
+        db.checkpoint().unwrap();
+        db.checkpoint().unwrap();
+        let written = |value: u8| {
+            (0..CHANGED).for_each(|leaf| put(&db, key(leaf * 200), [value; 60]));
+            let before = counted.snapshot();
+            db.checkpoint().unwrap();
+            (counted.snapshot() - before).tally(FileId::Pages, Operation::Write).bytes
+        };
+        let changes = written(8);
+        // Images of that many leaves, of four to eight kibibytes each, are more than twice as much.
+        assert!(changes < CHANGED * 1200, "{changes} bytes for {CHANGED} changes of as many leaves");
+        drop(db);
+        let db = counted.open(Config::new());
+        let changed = (0..CHANGED).all(|leaf| db.get(key(leaf * 200)).unwrap().unwrap() == [8; 60]);
+        assert!(changed && db.len() == 4000, "what a delta-page says is read back");
+    });
+}
+
+#[test]
 fn an_idle_store_makes_no_call_though_its_background_runs() {
     within(HANG, || {
         let storage = Arc::new(CountingStorage::new(Arc::new(SimDisk::untraced())));
