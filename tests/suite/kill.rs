@@ -14,6 +14,7 @@ mod left;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,6 +28,15 @@ const SHORT_LINES: usize = 30_000;
 const LONG_LINES: usize = 300_000;
 /// One kill of so many is in the long file's import.
 const LONG_EVERY: usize = 10;
+
+/// One of these tests at a time. A child has all descriptors of this process from its fork to its exec, the
+/// lock of a store that another test has open here too: that store would be locked when the other
+/// test has closed it and starts a child of its own on it.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A folder for the stores of one test, removed unless the test fails.
 struct Folder(PathBuf);
@@ -100,6 +110,7 @@ fn random_below(whole: Duration, rng: &mut Rng) -> Duration {
 
 /// Kills imports until so many were hit before their end.
 fn kill_imports(test: &'static str, kills: usize, long_every: Option<usize>) {
+    let _alone = alone();
     let folder = Folder::new(test);
     let seed = tests::seeds(1).next().expect("one seed");
     let mut rng = Rng::new(seed);
@@ -127,6 +138,7 @@ fn kill_imports(test: &'static str, kills: usize, long_every: Option<usize>) {
 
 /// Kills a store's creation at random moments.
 fn kill_creations(test: &'static str, kills: usize) {
+    let _alone = alone();
     let folder = Folder::new(test);
     let seed = tests::seeds(1).next().expect("one seed");
     let mut rng = Rng::new(seed);
