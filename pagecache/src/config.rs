@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    error::Failure,
+    error::{Failure, Poison},
     io::{Clock, FileId, FileStorage, Spawner, Storage},
     mem::PageMemory,
 };
@@ -43,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) temporary: bool,
     pub(crate) create: bool,
     pub(crate) create_new: bool,
+    pub(crate) read_only: bool,
     pub(crate) cache_capacity: u64,
     pub(crate) flush_every: Option<Duration>,
     pub(crate) page_consolidation_threshold: usize,
@@ -93,11 +94,32 @@ impl Config {
     /// The files, locked: those that the settings bring, a fresh directory, or the path.
     pub(crate) fn lock_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
         let storage = self.open_storage()?;
-        storage.lock().map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => Failure::Locked { path: storage.path(FileId::Pages) },
+        let locked = if self.inner.read_only { storage.lock_shared() } else { storage.lock() };
+        locked.map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => {
+                let (path, holder) = (storage.path(FileId::Pages), storage.lock_holder());
+                Failure::Locked { path, holder }
+            }
             _ => Failure::from_io("locking the store", storage.path(FileId::Pages), 0, 0, e),
         })?;
         Ok(storage)
+    }
+
+    /// What stops every write: nothing yet, or that the settings allow none.
+    pub(crate) fn poison(&self, storage: &Arc<dyn Storage>) -> Arc<Poison> {
+        Arc::new(match self.inner.read_only {
+            true => Poison::read_only(storage.path(FileId::Pages)),
+            false => Poison::default(),
+        })
+    }
+
+    /// Refuses to make a store at `path` if the settings do.
+    pub(crate) fn may_create(&self, path: &Path) -> Result<(), Failure> {
+        let settings = &self.inner;
+        if settings.create && !settings.read_only {
+            return Ok(());
+        }
+        Err(Failure::Unsupported { what: format!("there is no store at {}", path.display()) })
     }
 
     fn open_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
@@ -110,8 +132,11 @@ impl Config {
             let storage = FileStorage::temporary().map_err(|e| refused(&std::env::temp_dir(), e))?;
             return Ok(Arc::new(storage));
         }
-        let storage =
-            FileStorage::open(&settings.path, settings.create).map_err(|e| refused(&settings.path, e))?;
+        let opened = match settings.read_only {
+            true => FileStorage::open_read_only(&settings.path),
+            false => FileStorage::open(&settings.path, settings.create),
+        };
+        let storage = opened.map_err(|e| refused(&settings.path, e))?;
         Ok(Arc::new(storage))
     }
 
@@ -148,6 +173,10 @@ impl Config {
             (s.store_segment_bytes <= 1 << 30, "store_segment_bytes must be at most 1 GiB"),
             (s.page_consolidation_threshold >= 1, "page_consolidation_threshold must be at least 1"),
             (s.cache_capacity >= 1, "cache_capacity must be at least 1 byte"),
+            (
+                !(s.read_only && (s.temporary || s.create_new)),
+                "read_only opens what is there: it excludes temporary and create_new",
+            ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             None => Ok(()),
@@ -189,6 +218,7 @@ impl ConfigBuilder {
                 temporary: false,
                 create: true,
                 create_new: false,
+                read_only: false,
                 cache_capacity: 1 << 30,
                 flush_every: Some(Duration::from_millis(500)),
                 page_consolidation_threshold: 5,
@@ -240,6 +270,20 @@ impl ConfigBuilder {
     #[must_use]
     pub fn create_new(mut self, create_new: bool) -> ConfigBuilder {
         self.settings.create_new = create_new;
+        self
+    }
+
+    /// Opens a store that is there for reading alone. Default: false. May change at each open.
+    ///
+    /// Nothing is written, synced, cut or made, and no permission to do so is needed. A store that was
+    /// killed is shown as a writer would recover it, its log's tail replayed in memory; until a writer has
+    /// opened it, what that tail shows may not be on the device yet. Every write is refused with
+    /// [`Failure::ReadOnly`]. Several may read at one time, and while they do nobody may write: segments
+    /// that a writer uses again would vanish under who reads. Files that were copied without their `lock`
+    /// file are read unlocked. The tail's changes stay in memory whatever `cache_capacity` says.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> ConfigBuilder {
+        self.settings.read_only = read_only;
         self
     }
 

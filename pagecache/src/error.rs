@@ -50,7 +50,14 @@ pub enum Failure {
     },
     /// Another process, or another handle in this one, has the store open.
     Locked {
-        /// The lock file.
+        /// A file of the store.
+        path: PathBuf,
+        /// The process that has it open, where the system tells.
+        holder: Option<u32>,
+    },
+    /// A write on a store that was opened read-only.
+    ReadOnly {
+        /// A file of the store.
         path: PathBuf,
     },
     /// A record, batch, key or value exceeds a limit.
@@ -131,8 +138,17 @@ impl fmt::Display for Failure {
                 "the disk is full: {} needs {needed} more bytes; free some space and try again",
                 path.display()
             ),
-            Failure::Locked { path } => {
-                write!(f, "the store is in use: {} is locked; close the other handle first", path.display())
+            Failure::Locked { path, holder } => {
+                write!(f, "the store is in use: {} is locked", path.display())?;
+                match holder {
+                    Some(process) if *process == std::process::id() => f.write_str(" by this process")?,
+                    Some(process) => write!(f, " by process {process}")?,
+                    None => {}
+                }
+                f.write_str("; close the other handle first")
+            }
+            Failure::ReadOnly { path } => {
+                write!(f, "{} was opened read-only; open it without read_only to write", path.display())
             }
             Failure::TooLarge { what, bytes, limit, remedy } => {
                 write!(f, "{what} of {bytes} bytes exceeds the limit of {limit}; {remedy}")
@@ -225,7 +241,8 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// The first write failure of a store, kept for every later caller.
+/// Why a store takes no writes, if it takes none: its first failed write, or that it was opened
+/// read-only. Everything that writes asks here first.
 ///
 /// Set once and never cleared: a second sync could report success over lost data (Rebello et al.,
 /// USENIX ATC 2020). A full disk is not poison.
@@ -233,12 +250,14 @@ impl std::error::Error for DecodeError {}
 pub(crate) struct Poison(std::sync::OnceLock<Arc<Failure>>);
 
 impl Poison {
-    /// `Err(Poisoned)` once a write or sync has failed.
+    /// Of a store that was opened read-only: nothing writes from the first moment on.
+    pub(crate) fn read_only(path: PathBuf) -> Poison {
+        Poison(std::sync::OnceLock::from(Arc::new(Failure::ReadOnly { path })))
+    }
+
+    /// `Err(Poisoned)` once a write or sync has failed, `Err(ReadOnly)` always if only reading is allowed.
     pub(crate) fn check(&self) -> std::result::Result<(), Failure> {
-        match self.0.get() {
-            None => Ok(()),
-            Some(cause) => Err(Failure::Poisoned { cause: cause.clone() }),
-        }
+        self.0.get().map_or(Ok(()), |cause| Err(told(cause)))
     }
 
     /// Remembers `failure` if it is the first, and returns what every caller is told.
@@ -247,6 +266,13 @@ impl Poison {
             Failure::Poisoned { cause } => cause,
             other => Arc::new(other),
         };
-        Failure::Poisoned { cause: self.0.get_or_init(|| cause).clone() }
+        told(self.0.get_or_init(|| cause))
+    }
+}
+
+fn told(cause: &Arc<Failure>) -> Failure {
+    match **cause {
+        Failure::ReadOnly { .. } => (**cause).clone(),
+        _ => Failure::Poisoned { cause: cause.clone() },
     }
 }

@@ -36,6 +36,8 @@ pub struct Options {
     pub path: PathBuf,
     /// Whether to make the store if there is none.
     pub create: bool,
+    /// Whether to open the store for reading alone.
+    pub read_only: bool,
     /// Where the commands come from.
     pub source: Source,
     /// Whether the prompt may use colours; the environment can still say no.
@@ -53,6 +55,11 @@ fn command() -> Command {
         .after_help(AFTER_HELP)
         .arg(value("path").value_name("PATH").help("The store [default: ./default.db, made if missing]"))
         .arg(flag("create").help("Make the store if there is none"))
+        .arg(
+            flag("read-only")
+                .conflicts_with("create")
+                .help("Only read: nothing is written, and what would write is refused"),
+        )
         .arg(
             value("commands")
                 .short('c')
@@ -91,7 +98,8 @@ fn chosen(matches: &ArgMatches) -> Options {
     Options {
         path: path.map_or_else(|| DEFAULT_PATH.into(), PathBuf::from),
         // The default is where a first try goes, and its name can hardly be a typing error.
-        create: matches.get_flag("create") || path.is_none(),
+        create: matches.get_flag("create") || (path.is_none() && !matches.get_flag("read-only")),
+        read_only: matches.get_flag("read-only"),
         source: source(matches),
         color: !matches.get_flag("no-color"),
         history: !matches.get_flag("no-history"),
@@ -136,6 +144,8 @@ mod tests {
         assert!(!read("a.db").create);
         assert!(read("a.db --create").create);
         assert!(read("--create a.db get k").create);
+        assert!(!read("--read-only").create);
+        assert!(read("a.db --read-only get k").read_only && !read("a.db get k").read_only);
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub enum Failure {
     Store(String),
     /// The store's files do not hold what was written.
     Damaged(String),
-    /// Another process has the store open.
-    Locked(PathBuf),
+    /// Another process has the store open: this one, where the system tells.
+    Locked(PathBuf, Option<u32>),
+    /// The command would write, and the store was opened for reading alone.
+    ReadOnly(PathBuf),
     /// Nobody reads the output any more.
     OutputClosed,
     /// The user interrupted the command; the text says what had been done.
@@ -85,9 +87,9 @@ impl Failure {
             Failure::OutputClosed => 0,
             Failure::NoSuchKey(_) => 1,
             Failure::Usage { .. } => 2,
-            Failure::Io { .. } | Failure::Store(_) => 3,
+            Failure::Io { .. } | Failure::Store(_) | Failure::ReadOnly(_) => 3,
             Failure::Damaged(_) => 4,
-            Failure::Locked(_) => 5,
+            Failure::Locked(..) => 5,
             Failure::Interrupted(_) => 130,
         }
     }
@@ -115,8 +117,15 @@ impl fmt::Display for Failure {
             }
             Failure::NoSuchKey(key) => write!(f, "no such key: {}", spelled_within(key, NAMED_COLUMNS)),
             Failure::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
-            Failure::Locked(path) => {
-                write!(f, "{} is open in another process; close it there first", shown(path))
+            Failure::Locked(path, holder) => {
+                write!(f, "{} is open in another process", shown(path))?;
+                match holder {
+                    Some(process) => write!(f, ", number {process}; close it there first"),
+                    None => f.write_str("; close it there first"),
+                }
+            }
+            Failure::ReadOnly(path) => {
+                write!(f, "{} is open for reading alone; leave out --read-only to write", shown(path))
             }
             Failure::OutputClosed => f.write_str("nobody reads the output any more"),
             Failure::Interrupted(done) => write!(f, "interrupted: {done}"),

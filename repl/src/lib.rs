@@ -81,7 +81,11 @@ struct Opened {
 }
 
 fn open(options: &Options) -> Result<(Store, bool)> {
-    Store::open(&options.path, options.create).map_err(|failure| match failure {
+    let opened = match options.read_only {
+        true => Store::open_read_only(&options.path).map(|store| (store, false)),
+        false => Store::open(&options.path, options.create),
+    };
+    opened.map_err(|failure| match failure {
         Failure::Store(message) if command::find(options.path.as_os_str().as_encoded_bytes()).is_some() => {
             Failure::Store(format!("{message}\n(the first word is the store's path: repl PATH COMMAND ...)"))
         }

@@ -90,6 +90,11 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// True if it changes the store.
+    pub fn writes(&self) -> bool {
+        matches!(self, Command::Set { .. } | Command::Del { .. } | Command::Import { .. } | Command::Compact)
+    }
+
     /// Which command it is.
     #[cfg(test)]
     pub fn verb(&self) -> Verb {

@@ -93,6 +93,9 @@ impl<'s> Session<'s> {
     }
 
     fn run(&mut self, command: Command<'_>) -> Result<Flow> {
+        if command.writes() {
+            self.store.writable()?;
+        }
         match command {
             Command::Set { key, value } => {
                 self.store.set(&key, &value)?;

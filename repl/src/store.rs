@@ -22,6 +22,7 @@ pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 pub struct Store {
     db: tree::Db,
     path: PathBuf,
+    read_only: bool,
 }
 
 /// Changes that are applied together or not at all.
@@ -44,6 +45,18 @@ enum Found {
 }
 
 impl Store {
+    /// Opens the store at `path` for reading alone.
+    pub fn open_read_only(path: &Path) -> Result<Store> {
+        match look(path)? {
+            Found::Store => {}
+            Found::Nothing => return Err(Failure::Store(format!("there is no store at {}", shown(path)))),
+            Found::SomethingElse => return Err(Failure::Store(format!("{} is not a store", shown(path)))),
+        }
+        let db = tree::Config::new().path(path).read_only(true).open();
+        let db = db.map_err(|error| failure(path, error))?;
+        Ok(Store { db, path: path.to_owned(), read_only: true })
+    }
+
     /// Opens the store at `path`, making it where there is none if `create`. The second part
     /// tells whether it was made.
     pub fn open(path: &Path, create: bool) -> Result<(Store, bool)> {
@@ -62,7 +75,7 @@ impl Store {
         }
         let config = tree::Config::new().path(path).create(found == Found::Nothing);
         let db = config.open().map_err(|error| failure(path, error))?;
-        Ok((Store { db, path: path.to_owned() }, found == Found::Nothing))
+        Ok((Store { db, path: path.to_owned(), read_only: false }, found == Found::Nothing))
     }
 
     /// Where the store is.
@@ -70,9 +83,14 @@ impl Store {
         &self.path
     }
 
+    /// Refuses if the store was opened for reading alone.
+    pub fn writable(&self) -> Result<()> {
+        if self.read_only { Err(Failure::ReadOnly(self.path.clone())) } else { Ok(()) }
+    }
+
     /// Makes everything durable and closes.
     pub fn close(self) -> Result<()> {
-        let Store { db, path } = self;
+        let Store { db, path, .. } = self;
         db.close().map_err(|error| failure(&path, error))
     }
 
@@ -161,7 +179,8 @@ fn look(path: &Path) -> Result<Found> {
 
 fn failure(path: &Path, error: tree::Error) -> Failure {
     match error {
-        tree::Error::Locked { .. } => Failure::Locked(path.to_owned()),
+        tree::Error::Locked { holder, .. } => Failure::Locked(path.to_owned(), holder),
+        tree::Error::ReadOnly { .. } => Failure::ReadOnly(path.to_owned()),
         tree::Error::Io(source) => Failure::Io { doing: "use the store", path: path.to_owned(), source },
         damaged if damaged.is_corruption() => Failure::Damaged(damaged.to_string()),
         other => Failure::Store(other.to_string()),

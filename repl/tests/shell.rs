@@ -402,10 +402,33 @@ fn a_store_in_use_is_said_to_be() {
     stdin.write_all(b"count\n").expect("repl reads");
     let mut answer = [0; 2];
     child.stdout.as_mut().expect("a pipe").read_exact(&mut answer).expect("an answer");
-    shell.args(["db", "count"]).gives("").says("open in another process").exits(5);
+    shell
+        .args(["db", "count"])
+        .gives("")
+        .says(&format!("open in another process, number {};", child.id()))
+        .exits(5);
     drop(stdin);
     assert!(child.wait().expect("repl ends").success());
     shell.args(["db", "count"]).gives("0\n").exits(0);
+}
+
+#[test]
+fn a_store_that_is_only_read_says_no_to_what_would_write() {
+    let shell = Shell::new();
+    shell.script("set a 1; set b 2").exits(0);
+    let before: Vec<_> =
+        ["pages", "log", "lock"].map(|name| fs::read(shell.path("db").join(name)).ok()).into();
+    shell.args(["db", "--read-only", "-c", "get a; scan; count; flush; stats"]).says_nothing().exits(0);
+    for line in ["set a 2", "del a", "del none", "import words", "compact"] {
+        shell.args(["db", "--read-only", "-c", line]).gives("").says("leave out --read-only").exits(3);
+    }
+    let after: Vec<_> =
+        ["pages", "log", "lock"].map(|name| fs::read(shell.path("db").join(name)).ok()).into();
+    assert!(before == after, "a reader changed a file");
+    shell.args(["none", "--read-only", "count"]).says("there is no store at none").exits(3);
+    shell.args(["--read-only", "-c", "count"]).says("there is no store at default.db").exits(3);
+    assert!(!shell.path("none").exists() && !shell.path("default.db").exists());
+    shell.args(["db", "get", "a"]).gives("1\n").exits(0);
 }
 
 #[test]

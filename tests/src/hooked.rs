@@ -96,6 +96,14 @@ impl Storage for HookedStorage {
         self.inner.lock()
     }
 
+    fn lock_shared(&self) -> io::Result<()> {
+        self.inner.lock_shared()
+    }
+
+    fn lock_holder(&self) -> Option<u32> {
+        self.inner.lock_holder()
+    }
+
     fn unlock(&self) {
         self.inner.unlock();
     }

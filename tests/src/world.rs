@@ -76,6 +76,19 @@ impl World {
     ///
     /// As [`Config::open`].
     pub fn open(&self, salt_seed: u64) -> tree::Result<Db> {
+        self.config(salt_seed).open()
+    }
+
+    /// Opens the store for reading alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::open`].
+    pub fn open_read_only(&self) -> tree::Result<Db> {
+        self.config(0).read_only(true).open()
+    }
+
+    fn config(&self, salt_seed: u64) -> Config {
         let (disk, spawner, clock) = (self.disk.clone(), self.spawner.clone(), self.clock.clone());
         let shape = &self.shape;
         Config::new()
@@ -95,7 +108,6 @@ impl World {
                     .checkpoint_every_bytes(shape.checkpoint_every_bytes)
                     .store_segment_bytes(SEGMENT_BYTES)
             })
-            .open()
     }
 
     /// Lets time pass and the background take a few steps.

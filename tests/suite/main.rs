@@ -12,6 +12,7 @@ mod kill;
 mod linear;
 mod model;
 mod pages;
+mod read_only;
 mod reasons;
 mod sizes;
 mod space;

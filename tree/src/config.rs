@@ -27,6 +27,7 @@ pub struct Config {
     builder: ConfigBuilder,
     path: PathBuf,
     create: bool,
+    pub(crate) read_only: bool,
     pub(crate) leaf_bytes_max: usize,
 }
 
@@ -44,6 +45,7 @@ impl Config {
             builder: ConfigBuilder::new(),
             path: PathBuf::from("default.db"),
             create: true,
+            read_only: false,
             leaf_bytes_max: LEAF_BYTES_MAX,
         }
     }
@@ -85,6 +87,19 @@ impl Config {
     pub fn create(mut self, to: bool) -> Config {
         self.create = to;
         self.with(|builder| builder.create(to))
+    }
+
+    /// Opens a database that is there for reading alone. Default: false. May change at each open.
+    ///
+    /// Nothing is written, synced, cut or made, and no permission to do so is needed; every write is
+    /// refused with [`crate::Error::ReadOnly`]. A database that was killed is shown as a writer would
+    /// recover it, though until one has opened it the last of that may not be on the device. Several may
+    /// read at one time, and while they do nobody may write; beside a writer the open is refused with
+    /// [`crate::Error::Locked`].
+    #[must_use]
+    pub fn read_only(mut self, to: bool) -> Config {
+        self.read_only = to;
+        self.with(|builder| builder.read_only(to))
     }
 
     /// Kept for programs written for sled; there is one mode.

@@ -64,6 +64,11 @@ impl Db {
                 leaf_bytes_max: config.leaf_bytes_max,
                 pages: pages.clone(),
             },
+            None if config.read_only => {
+                let path = pages.path();
+                let what = format!("{} holds no database yet; open it to write first", path.display());
+                return Err(Error::Unsupported(what));
+            }
             None => create(&pages, config.leaf_bytes_max)?,
         };
         let root = default_root(&catalogue)?;

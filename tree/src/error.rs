@@ -45,7 +45,14 @@ pub enum Error {
     },
     /// Another handle or process has the store open; close it first.
     Locked {
-        /// The lock file.
+        /// A file of the store.
+        path: PathBuf,
+        /// The process that has it open, where the system tells.
+        holder: Option<u32>,
+    },
+    /// A write on a store that was opened read-only; open it without `read_only` to write.
+    ReadOnly {
+        /// A file of the store.
         path: PathBuf,
     },
     /// The disk is full. Nothing was lost; free some space and try again.
@@ -157,7 +164,8 @@ impl From<Failure> for Error {
                 Error::Poisoned { cause: Arc::new(Error::from(Failure::clone(&cause))) }
             }
             Failure::DiskFull { path, needed } => Error::DiskFull { path, needed },
-            Failure::Locked { path } => Error::Locked { path },
+            Failure::Locked { path, holder } => Error::Locked { path, holder },
+            Failure::ReadOnly { path } => Error::ReadOnly { path },
             Failure::TooLarge { what, bytes, limit, remedy } => {
                 Error::TooLarge { what, bytes, limit, remedy }
             }
@@ -193,6 +201,7 @@ impl From<Error> for io::Error {
             Error::Unsupported(_) | Error::TooLarge { .. } => io::ErrorKind::InvalidInput,
             Error::Corruption { .. } => io::ErrorKind::InvalidData,
             Error::Locked { .. } => io::ErrorKind::WouldBlock,
+            Error::ReadOnly { .. } => io::ErrorKind::ReadOnlyFilesystem,
             Error::DiskFull { .. } => io::ErrorKind::StorageFull,
             Error::ReportableBug(_) | Error::Poisoned { .. } | Error::Io(_) => io::ErrorKind::Other,
         };
@@ -226,7 +235,8 @@ impl Clone for Error {
             Error::TooLarge { what, bytes, limit, remedy } => {
                 Error::TooLarge { what, bytes: *bytes, limit: *limit, remedy }
             }
-            Error::Locked { path } => Error::Locked { path: path.clone() },
+            Error::Locked { path, holder } => Error::Locked { path: path.clone(), holder: *holder },
+            Error::ReadOnly { path } => Error::ReadOnly { path: path.clone() },
             Error::DiskFull { path, needed } => Error::DiskFull { path: path.clone(), needed: *needed },
             Error::Poisoned { cause } => Error::Poisoned { cause: cause.clone() },
         }
@@ -245,7 +255,8 @@ impl PartialEq for Error {
                 Error::TooLarge { what: lw, bytes: lb, limit: ll, .. },
                 Error::TooLarge { what: rw, bytes: rb, limit: rl, .. },
             ) => (lw, lb, ll) == (rw, rb, rl),
-            (Error::Locked { path: l }, Error::Locked { path: r }) => l == r,
+            (Error::Locked { path: l, .. }, Error::Locked { path: r, .. })
+            | (Error::ReadOnly { path: l }, Error::ReadOnly { path: r }) => l == r,
             (Error::DiskFull { path: l, needed: ln }, Error::DiskFull { path: r, needed: rn }) => {
                 (l, ln) == (r, rn)
             }
@@ -273,9 +284,8 @@ impl fmt::Display for Error {
             Error::TooLarge { what, bytes, limit, remedy } => {
                 write!(f, "{what} of {bytes} bytes exceeds the limit of {limit}; {remedy}")
             }
-            Error::Locked { path } => {
-                write!(f, "the store is in use: {} is locked; close the other handle first", path.display())
-            }
+            Error::Locked { path, holder } => Failure::Locked { path: path.clone(), holder: *holder }.fmt(f),
+            Error::ReadOnly { path } => Failure::ReadOnly { path: path.clone() }.fmt(f),
             Error::DiskFull { path, needed } => write!(
                 f,
                 "the disk is full: {} needs {needed} more bytes; free some space and try again",
@@ -353,10 +363,16 @@ mod tests {
         let cases = [
             (too_large(), want.clone(), false, io::ErrorKind::InvalidInput),
             (
-                Failure::Locked { path: path.clone() },
-                Error::Locked { path: path.clone() },
+                Failure::Locked { path: path.clone(), holder: Some(7) },
+                Error::Locked { path: path.clone(), holder: Some(7) },
                 true,
                 io::ErrorKind::WouldBlock,
+            ),
+            (
+                Failure::ReadOnly { path: path.clone() },
+                Error::ReadOnly { path: path.clone() },
+                false,
+                io::ErrorKind::ReadOnlyFilesystem,
             ),
             (
                 Failure::DiskFull { path: path.clone(), needed: 7 },

@@ -2,7 +2,8 @@
 //!
 //! Nothing on disk changes before all of that has succeeded. Then, if there is a tail, it is written
 //! again in place, synced, and acknowledged by a superblock with a fresh salt (P-3); a crash anywhere
-//! in between leaves all as it was. Opening a cleanly closed store reads and writes nothing more.
+//! in between leaves all as it was. Opening a cleanly closed store reads and writes nothing more, and
+//! opening one read-only writes nothing at all.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -84,14 +85,10 @@ pub(crate) fn open<M: Materializer>(
         });
     }
     if !was_recovered {
-        if !settings.create {
-            return Err(Failure::Unsupported {
-                what: format!("there is no store at {}", storage.path(FileId::Pages).display()),
-            });
-        }
+        config.may_create(&storage.path(FileId::Pages))?;
         refuse_log_alone(storage)?;
         superblocks::create(&**storage, &first_superblock(config, salts))?;
-    } else if !exists(storage, FileId::Log)? {
+    } else if !settings.read_only && !exists(storage, FileId::Log)? {
         // Whoever made the store may have died before the name of its pages was durable: a log that has a
         // durable name without them would pass for what is left of a lost store.
         let failed = |e| Failure::from_io("syncing names", storage.path(FileId::Pages), 0, 0, e);
@@ -127,7 +124,7 @@ pub(crate) fn open<M: Materializer>(
     let checkpointer = Checkpointer::new(superblock, publisher, table.map, salts);
     let mut opened =
         Opened { cache, log, checkpointer, recovery: Mutex::new(recovery), salt: None, was_recovered };
-    if let Some(tail) = tail {
+    if let Some(tail) = tail.filter(|_| !settings.read_only) {
         tail.rewrite(&**storage).map_err(|failure| poison.set(failure))?;
         opened.acknowledge(end)?;
     }

@@ -267,6 +267,14 @@ impl Storage for CountingStorage {
         self.inner.lock()
     }
 
+    fn lock_shared(&self) -> io::Result<()> {
+        self.inner.lock_shared()
+    }
+
+    fn lock_holder(&self) -> Option<u32> {
+        self.inner.lock_holder()
+    }
+
     fn unlock(&self) {
         self.inner.unlock();
     }

@@ -4,6 +4,7 @@
 //!   working directory nor a rename of the store's directory moves a store that is open.
 //! * Only regular files are opened, links are not followed, and no descriptor outlives an `exec`.
 //! * The lock file is never removed: its name would come to mean two files, with an owner each.
+//! * A storage that was opened read-only opens no file for writing and makes none.
 //!
 //! Retrying after a signal and continuing a short read or write is std's part.
 
@@ -16,7 +17,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat, renameat, statat, unlinkat,
+    },
     io::{Errno, ReadWriteFlags, pwritev2, retry_on_intr},
 };
 
@@ -26,10 +29,13 @@ use crate::sync::{Mutex, RwLock};
 const LOCK_NAME: &str = "lock";
 /// How often the lock file may be replaced under us before that is an error.
 const LOCK_TRIES_MAX: u32 = 8;
+/// Where the system lists locks and who holds them.
+const LOCKS_LIST: &str = "/proc/locks";
 
 /// A directory of the operating system, with the files of [`FileId`] and a lock file.
 #[derive(Debug)]
 pub struct FileStorage {
+    read_only: bool,
     dir: PathBuf,
     dir_file: File,
     /// Descriptors, opened when first needed. Written under while a name changes its meaning.
@@ -49,8 +55,22 @@ impl FileStorage {
         if create {
             make_dir(dir)?;
         }
+        FileStorage::of(dir, false)
+    }
+
+    /// Opens the directory `dir` for reading alone: what is there needs no permission to be written.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it is missing; `NotADirectory` if it is something else.
+    pub fn open_read_only(dir: &Path) -> io::Result<FileStorage> {
+        FileStorage::of(dir, true)
+    }
+
+    fn of(dir: &Path, read_only: bool) -> io::Result<FileStorage> {
         let dir_file = open_dir(dir)?;
         Ok(FileStorage {
+            read_only,
             dir: dir.to_owned(),
             dir_file,
             files: RwLock::default(),
@@ -91,10 +111,12 @@ impl FileStorage {
         Ok(opened)
     }
 
-    /// Opens a regular file for reading and writing; anything else is an error that says what it is.
+    /// Opens a regular file, for writing too unless that is ruled out; anything else is an error that
+    /// says what it is.
     fn open_regular(&self, name: &str, extra: OFlags) -> io::Result<File> {
+        let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         // Non-blocking, since opening a pipe could wait for ever; regular files do not know the flag.
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | extra;
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | extra;
         let mode = Mode::RUSR | Mode::WUSR;
         match retry_on_intr(|| openat(&self.dir_file, name, flags, mode)) {
             Ok(opened) => {
@@ -117,6 +139,44 @@ impl FileStorage {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refused where only reading is allowed: truncating and making files need no open descriptor.
+    fn writable(&self) -> io::Result<()> {
+        match self.read_only {
+            true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the lock by `take`, on the file that the lock's name means.
+    fn lock_as(
+        &self,
+        extra: OFlags,
+        take: impl Fn(&File) -> std::result::Result<(), TryLockError>,
+    ) -> io::Result<()> {
+        let mut lock = self.lock.lock();
+        if lock.is_some() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for _ in 0..LOCK_TRIES_MAX {
+            let file = self.open_regular(LOCK_NAME, extra)?;
+            match take(&file) {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Somebody may have replaced the file between our open and our lock; a lock on a file
+            // without a name keeps nobody out.
+            let ours = fstat(&file)?;
+            let named = self.stat(LOCK_NAME)?;
+            if named.is_some_and(|named| (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)) {
+                *lock = Some(file);
+                return Ok(());
+            }
+        }
+        let what = format!("{} keeps being replaced; leave it alone", self.dir.join(LOCK_NAME).display());
+        Err(io::Error::other(what))
     }
 
     fn expect_regular(&self, name: &str, stat: &Stat) -> io::Result<()> {
@@ -144,6 +204,7 @@ impl Storage for FileStorage {
     }
 
     fn create(&self, file: FileId) -> io::Result<()> {
+        self.writable()?;
         let mut files = self.files.write();
         let slot = &mut files[file_index(file)];
         *slot = None;
@@ -194,6 +255,7 @@ impl Storage for FileStorage {
     }
 
     fn rename(&self, from: FileId, to: FileId) -> io::Result<()> {
+        self.writable()?;
         let mut files = self.files.write();
         files[file_index(from)] = None;
         files[file_index(to)] = None;
@@ -202,6 +264,7 @@ impl Storage for FileStorage {
     }
 
     fn remove(&self, file: FileId) -> io::Result<()> {
+        self.writable()?;
         let mut files = self.files.write();
         files[file_index(file)] = None;
         retry_on_intr(|| unlinkat(&self.dir_file, file.name(), AtFlags::empty()))?;
@@ -218,28 +281,21 @@ impl Storage for FileStorage {
     }
 
     fn lock(&self) -> io::Result<()> {
-        let mut lock = self.lock.lock();
-        if lock.is_some() {
-            return Err(io::ErrorKind::WouldBlock.into());
+        self.writable()?;
+        self.lock_as(OFlags::CREATE, File::try_lock)
+    }
+
+    fn lock_shared(&self) -> io::Result<()> {
+        match self.lock_as(OFlags::empty(), File::try_lock_shared) {
+            // Files that were copied without it: nobody has ever written to them here.
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
         }
-        for _ in 0..LOCK_TRIES_MAX {
-            let file = self.open_regular(LOCK_NAME, OFlags::CREATE)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            // Somebody may have replaced the file between our open and our lock; a lock on a file
-            // without a name keeps nobody out.
-            let ours = fstat(&file)?;
-            let named = self.stat(LOCK_NAME)?;
-            if named.is_some_and(|named| (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)) {
-                *lock = Some(file);
-                return Ok(());
-            }
-        }
-        let what = format!("{} keeps being replaced; leave it alone", self.dir.join(LOCK_NAME).display());
-        Err(io::Error::other(what))
+    }
+
+    fn lock_holder(&self) -> Option<u32> {
+        let stat = self.stat(LOCK_NAME).ok()??;
+        holder_of(&std::fs::read_to_string(LOCKS_LIST).ok()?, stat.st_dev, stat.st_ino)
     }
 
     fn unlock(&self) {
@@ -250,6 +306,19 @@ impl Storage for FileStorage {
     fn path(&self, file: FileId) -> PathBuf {
         self.dir.join(file.name())
     }
+}
+
+/// The process with a lock on this file in the system's list, in lines like
+/// `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`.
+fn holder_of(list: &str, device: u64, inode: u64) -> Option<u32> {
+    let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
+    list.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [_, "FLOCK", _, _, process, of, ..] if *of == file => process.parse().ok(),
+            _ => None,
+        }
+    })
 }
 
 fn open_dir(dir: &Path) -> io::Result<File> {

@@ -118,6 +118,15 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     fn sync_names(&self, reason: SyncReason) -> io::Result<()>;
     /// Takes the store's exclusive lock; `WouldBlock` if another handle has it.
     fn lock(&self) -> io::Result<()>;
+    /// Takes the store's lock for reading, beside others who read; `WouldBlock` if a handle that may
+    /// write has it. Makes no file, and writes to none.
+    fn lock_shared(&self) -> io::Result<()> {
+        self.lock()
+    }
+    /// The process that holds the lock which was refused, where that can be told.
+    fn lock_holder(&self) -> Option<u32> {
+        None
+    }
     /// Gives the lock back. Called once, when the store is closed or dropped.
     fn unlock(&self);
     /// The file's path, for messages.

@@ -181,8 +181,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] when no page id is left.
+    /// [`Error::Unsupported`] when no page id is left; [`Error::Io`] if the store takes no writes.
     pub fn allocate(&self, guard: &Guard) -> Result<PageId, ()> {
+        self.shared.cache.poison.check()?;
         Ok(self.shared.cache.pages.allocate(guard)?)
     }
 

@@ -12,7 +12,7 @@ use crate::{
         open::{self, Opened},
     },
     config::Config,
-    error::{Failure, Poison},
+    error::Failure,
     ids::Lsn,
     io::{Clock, Spawner, Storage, SystemClock, ThreadSpawner, Worker},
     log::{self, Log},
@@ -37,6 +37,7 @@ pub(crate) struct Shared<M: Materializer> {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) recovery: Recovery<M::Recovery>,
     pub(crate) was_recovered: bool,
+    read_only: bool,
     pub(crate) consolidation_threshold: usize,
     pub(crate) flush_every: Option<Duration>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -84,7 +85,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     pub(crate) fn open(config: Config) -> Result<Arc<Shared<M>>, Failure> {
         config.check()?;
         let storage = config.lock_storage()?;
-        let poison = Arc::new(Poison::default());
+        let poison = config.poison(&storage);
         let opened: Opened<M> = match open::open(&config, &storage, &poison) {
             Ok(opened) => opened,
             Err(failure) => {
@@ -101,6 +102,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             checkpointer: opened.checkpointer,
             recovery: opened.recovery,
             was_recovered: opened.was_recovered,
+            read_only: settings.read_only,
             consolidation_threshold: settings.page_consolidation_threshold,
             flush_every: settings.flush_every,
             clock: settings.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
@@ -226,6 +228,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     }
 
     fn settle_files(&self) -> Result<(), Failure> {
+        if self.read_only {
+            return Ok(());
+        }
         self.cache.poison.check()?;
         if self.checkpointer.is_clean() {
             // Only read since it was closed last: it is as small as that close could make it.

@@ -78,6 +78,7 @@ struct Shared {
     storage: Arc<dyn Storage>,
     poison: Arc<Poison>,
     mode: SegmentMode,
+    read_only: bool,
     stopping: AtomicBool,
 }
 
@@ -279,7 +280,10 @@ impl Log {
             worker.wake();
             worker.join();
         }
-        let outcome = self.shared.log.flush().and_then(|end| self.shared.root.close(end));
+        let outcome = match self.shared.read_only {
+            true => Ok(()),
+            false => self.shared.log.flush().and_then(|end| self.shared.root.close(end)),
+        };
         self.shared.storage.unlock();
         outcome
     }
@@ -294,7 +298,7 @@ impl Drop for Log {
 
 impl Shared {
     fn open(config: &Config, storage: &Arc<dyn Storage>) -> std::result::Result<Arc<Shared>, Failure> {
-        let poison = Arc::new(Poison::default());
+        let poison = config.poison(storage);
         let sizes = |geometry: &superblock::Geometry| sizes(config, geometry);
         let Found { root, position, geometry } = Root::open(config, storage, &poison, sizes)?;
         let log = log::Log::new(storage.clone(), sizes(&geometry), poison.clone(), position)?;
@@ -304,6 +308,7 @@ impl Shared {
             storage: storage.clone(),
             poison,
             mode: config.inner.segment_mode,
+            read_only: config.inner.read_only,
             stopping: AtomicBool::new(false),
         });
         let host: Weak<Shared> = Arc::downgrade(&shared);

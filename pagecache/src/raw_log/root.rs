@@ -76,7 +76,7 @@ impl Root {
         let was_closed = newest.clean;
         let salts = Mutex::new(newest.salts.clone());
         let root = Root { state: Mutex::new(State { newest, publisher, ready: None }), source, salts };
-        if !was_closed {
+        if !was_closed && !config.inner.read_only {
             tail.rewrite(&**storage).map_err(|failure| poison.set(failure))?;
             root.acknowledge(tail.end())?;
         }
@@ -173,9 +173,7 @@ fn make_if_missing(config: &Config, storage: &dyn Storage, source: SaltSource) -
         }
         return Ok(());
     }
-    if !settings.create {
-        return unsupported(format!("there is no log at {}", path.display()));
-    }
+    config.may_create(&path)?;
     if exists(storage, FileId::Log)? {
         let found = format!("the file is gone, though {} is there", storage.path(FileId::Log).display());
         return Err(Failure::Corrupt { found, path, offset: 0 });

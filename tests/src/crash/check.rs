@@ -18,12 +18,14 @@ use pagecache::io::{
 
 use super::{
     driver::{BEGUN, DURABLE, Driver, IDLE, Keys, Mood, OPENED, Problem},
-    timeline::Timeline,
+    timeline::{Map, Timeline},
 };
 use crate::world::{Shape, World};
 
 /// One crash in so many is followed by another in its recovery.
 const NESTED_ONE_IN: u64 = 10;
+/// One disk in so many is read before it is opened for writing.
+const READ_ONE_IN: u64 = 4;
 /// Crashes in recoveries of recoveries and so on, at most.
 const DEPTH_MAX: usize = 4;
 /// Calls on a store in the shortest histories; the longest have sixteen times as many.
@@ -331,12 +333,16 @@ impl<'s> Proof<'s> {
         depth: usize,
         rng: Rng,
     ) -> Result<(), Problem> {
+        let read = guarded(|| read_only(&disk, &self.shape))?;
         disk.set_faults(self.plan.clone());
         let nested = depth < DEPTH_MAX && self.rng.chance(1, NESTED_ONE_IN);
         let (shape, keys) = (self.shape.clone(), self.keys);
         let outcome = guarded(|| {
             let mut driver = Driver::open(World::on(disk.clone(), shape), keys, rng)?;
             let found = driver.timeline().now();
+            if read.as_ref().is_some_and(|read| read != found) {
+                return Err("a reader saw something else before".to_owned());
+            }
             if expected.timeline.find(found, expected.states.clone()).is_none() {
                 return Err(expected.timeline.explain(found, expected.states.clone()));
             }
@@ -376,6 +382,29 @@ impl<'s> Proof<'s> {
         }
         Ok(())
     }
+}
+
+/// What a reader finds on one disk in so many; `None` where it was not asked. A reader changes nothing.
+fn read_only(disk: &Arc<SimDisk>, shape: &Shape) -> Result<Option<Map>, Problem> {
+    let before = disk.hash();
+    if !before.is_multiple_of(READ_ONE_IN) {
+        return Ok(None);
+    }
+    let found = match World::on(disk.clone(), shape.clone()).open_read_only() {
+        Ok(db) => {
+            let entries = db.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
+            let found: Result<Map, _> = entries.collect();
+            db.close().map_err(|error| format!("close of a reader: {error}"))?;
+            found.map_err(|error| format!("scan of a reader: {error}"))?
+        }
+        // There is no store yet, or nothing in it: it died while it was being made.
+        Err(tree::Error::Unsupported(_)) => Map::new(),
+        Err(error) => return Err(format!("open of a reader: {error}")),
+    };
+    if disk.hash() != before {
+        return Err("a reader changed the disk".to_owned());
+    }
+    Ok(Some(found))
 }
 
 /// A few more writes, made durable, and all is as it should be.
