@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use pagecache::ConfigBuilder;
 
-use crate::{Db, Result, ops::LEAF_BYTES_MAX};
+use crate::{
+    Db, Result,
+    ops::{DEPTH_END, LEAF_BYTES_MAX},
+};
 
 /// What a database optimizes for; kept for programs written for sled, without effect here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,8 @@ impl Config {
     #[must_use]
     pub fn new() -> Config {
         Config {
-            builder: ConfigBuilder::new(),
+            // Chains are made short by the tree itself, up to this length.
+            builder: ConfigBuilder::new().page_consolidation_threshold(DEPTH_END),
             path: PathBuf::from("default.db"),
             create: true,
             read_only: false,

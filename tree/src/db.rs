@@ -8,7 +8,7 @@ use crate::{
     Config, Error, IVec, Result,
     materializer::{CATALOGUE_PAGE, Root},
     node::{Frag, Node},
-    ops::{Core, Pages},
+    ops::{Core, Pages, Tended},
 };
 
 /// The name of the tree that a [`Db`] is when used as one; sled's.
@@ -62,7 +62,7 @@ impl Db {
                 root: PageId::try_from(root.catalogue).map_err(|_| damaged_root(&pages, root))?,
                 id: CATALOGUE_ID,
                 leaf_bytes_max: config.leaf_bytes_max,
-                pages: pages.clone(),
+                pages: Tended::by_writers(pages.clone()),
             },
             None if config.read_only => {
                 let path = pages.path();
@@ -72,6 +72,8 @@ impl Db {
             None => create(&pages, config.leaf_bytes_max)?,
         };
         let root = default_root(&catalogue)?;
+        drop(catalogue);
+        let pages = Tended::by_a_thread(pages, config.leaf_bytes_max)?;
         let core = Core { pages, id: 1, root, leaf_bytes_max: config.leaf_bytes_max };
         let tree = Tree { core, name: IVec::from(DEFAULT_TREE) };
         Ok(Db { tree })
@@ -139,9 +141,9 @@ impl Db {
     /// [`Error::Io`] names what could not be written, and what was durable before stays durable.
     pub fn close(self) -> Result<()> {
         let Db { tree: Tree { core: Core { pages, .. }, .. } } = self;
-        match Arc::try_unwrap(pages) {
-            Ok(pages) => pages.close().map_err(from_page_error),
-            Err(_) => Err(Error::Unsupported(
+        match Arc::into_inner(pages).and_then(Tended::into_pages) {
+            Some(pages) => pages.close().map_err(from_page_error),
+            None => Err(Error::Unsupported(
                 "close: other handles or iterators of this database are still in use; drop them first"
                     .to_owned(),
             )),
@@ -221,7 +223,8 @@ fn create(pages: &Arc<Pages>, leaf_bytes_max: usize) -> Result<Core> {
     batch.replace(catalogue, allocated(), Frag::Node(names), &guard).map_err(from_page_error)?;
     batch.replace(root, allocated(), Frag::Node(leaf), &guard).map_err(from_page_error)?;
     batch.commit(|_| Verdict::Commit)?;
-    Ok(Core { pages: pages.clone(), id: CATALOGUE_ID, root: catalogue, leaf_bytes_max })
+    let pages = Tended::by_writers(pages.clone());
+    Ok(Core { pages, id: CATALOGUE_ID, root: catalogue, leaf_bytes_max })
 }
 
 fn default_root(catalogue: &Core) -> Result<PageId> {

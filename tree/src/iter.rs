@@ -17,29 +17,26 @@ use crate::{
 /// Keys from `low` on, below `high` if there is one.
 #[derive(Clone, Debug)]
 pub(crate) struct Range {
-    low: Vec<u8>,
-    high: Option<Vec<u8>>,
+    low: IVec,
+    high: Option<IVec>,
 }
 
 /// The least key above `key`.
-fn after(key: &[u8]) -> Vec<u8> {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next
+fn after(key: &[u8]) -> IVec {
+    IVec::joined(key, &[0])
 }
 
 impl Range {
     pub(crate) fn new<K: AsRef<[u8]>>(start: Bound<&K>, end: Bound<&K>) -> Range {
         let low = match start {
-            Bound::Unbounded => Vec::new(),
-            Bound::Included(key) => key.as_ref().to_vec(),
+            Bound::Unbounded => IVec::default(),
+            Bound::Included(key) => IVec::from(key.as_ref()),
             Bound::Excluded(key) => after(key.as_ref()),
         };
         let high = match end {
             Bound::Unbounded => None,
             Bound::Included(key) => Some(after(key.as_ref())),
-            Bound::Excluded(key) => Some(key.as_ref().to_vec()),
+            Bound::Excluded(key) => Some(IVec::from(key.as_ref())),
         };
         Range { low, high }
     }
@@ -49,9 +46,9 @@ impl Range {
         let high = prefix.iter().rposition(|&byte| byte < u8::MAX).map(|at| {
             let mut high = prefix[..=at].to_vec();
             high[at] += 1;
-            high
+            IVec::from(high)
         });
-        Range { low: prefix.to_vec(), high }
+        Range { low: IVec::from(prefix), high }
     }
 
     fn is_empty(&self) -> bool {
@@ -151,10 +148,7 @@ impl Iter {
         self.core.pages.keep_within_capacity();
         let stretch = Stretch::within(leaf, &self.range);
         match stretch.leaf.high() {
-            Some(high) => {
-                self.range.low.clear();
-                self.range.low.extend_from_slice(high);
-            }
+            Some(high) => self.range.low = IVec::from(high),
             // Nothing lies beyond the last leaf.
             None => self.range.high = Some(self.range.low.clone()),
         }
@@ -170,7 +164,7 @@ impl Iter {
         let Some(leaf) = self.core.leaf_below(self.range.high.as_deref())? else { return Ok(false) };
         self.core.pages.keep_within_capacity();
         let stretch = Stretch::within(leaf, &self.range);
-        self.range.high = Some(stretch.leaf.low().to_vec());
+        self.range.high = Some(IVec::from(stretch.leaf.low()));
         self.back = Some(stretch);
         Ok(true)
     }

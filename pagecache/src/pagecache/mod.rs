@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     error::{Error, Failure, Result},
     ids::{Lsn, PageId},
-    io::Worker,
+    io::{Job, Worker},
     materializer::Materializer,
     page::chain::Body,
     reclaim::Guard,
@@ -386,6 +386,27 @@ where
     #[must_use]
     pub fn lend_bytes_max(&self) -> usize {
         self.shared.cache.capacity() / LENT_DIVISOR
+    }
+
+    /// Starts a job of the layer above where this store's own jobs run. `None` if those run as steps on
+    /// the caller's thread, chosen by a seed: what the job would do is then done by the caller.
+    ///
+    /// The job must hold this store weakly, and end before the store is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if no thread could be had.
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        job: Job,
+    ) -> std::result::Result<Option<Box<dyn Worker>>, Failure> {
+        let spawner = &self.shared.spawner;
+        if spawner.is_inline() {
+            return Ok(None);
+        }
+        let refused = |e| Failure::from_io("starting a thread", PathBuf::new(), 0, 0, e);
+        spawner.spawn(name, job).map(Some).map_err(refused)
     }
 
     /// Sizes and counts of this store.

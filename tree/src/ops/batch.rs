@@ -1,8 +1,12 @@
 //! Many keys at once: one delta a leaf, one record for all.
 
-use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, View, pin};
+use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, pin};
 
-use super::{Core, write::failure_of};
+use super::{
+    Core,
+    tidier::{DEPTH_END, DEPTH_MAX},
+    write::failure_of,
+};
 use crate::{
     IVec,
     batch::Batch,
@@ -10,10 +14,9 @@ use crate::{
     ops::descend::visible,
 };
 
-/// Changes of one leaf by a batch that may stay as they are.
+/// Changes of one leaf by a batch above which it is seen to at once: a leaf that grows by more than it
+/// may hold is the dearer to split the longer one waits.
 const OPS_UNFOLDED_MAX: usize = 8;
-/// Fragments of a leaf from which on a batch makes its chain short.
-const BATCH_DEPTH_MAX: usize = 5;
 
 impl Core {
     /// Applies a batch: every get that begins after it returns sees all of it, no get sees a part.
@@ -30,25 +33,18 @@ impl Core {
                 outcome => break outcome?,
             }
         };
-        for pid in touched {
-            self.optional(self.shorten(pid))?;
+        for (pid, depth) in touched {
+            self.see_to(pid, depth)?;
         }
         Ok(lsn)
     }
 
-    /// Makes the chain of a leaf short that a batch wrote to, and keeps the shape if that folded it.
-    fn shorten(&self, pid: PageId) -> Result<(), Failure> {
-        let guard = pin();
-        let View::Page(page) = self.pages.view(pid, &guard)? else { return Ok(()) };
-        match self.pages.shorten(pid, page, &guard).map(|short| short.settled()) {
-            // Its changes are one now, and the leaf is as large as it was.
-            Some(None) => Ok(()),
-            _ => self.tidy(pid),
-        }
-    }
-
     /// Installs in key order, which is the order of low fences (TREE-4), and commits.
-    fn install(&self, writes: &[(&IVec, Option<&IVec>)], touched: &mut Vec<PageId>) -> Result<Lsn, Failure> {
+    fn install(
+        &self,
+        writes: &[(&IVec, Option<&IVec>)],
+        touched: &mut Vec<(PageId, usize)>,
+    ) -> Result<Lsn, Failure> {
         let mut bytes = 0;
         for (key, value) in writes {
             let record = key.len() + value.map_or(0, |value| value.len());
@@ -80,9 +76,10 @@ impl Core {
             let frag = Frag::Ops(self.ops_of(now)?);
             match batch.link(leaf.pid, leaf.page.key(), frag, &guard) {
                 Ok(_) => {
-                    // Small deltas are left to the next reader or writer of the leaf.
-                    if now.len() > OPS_UNFOLDED_MAX || leaf.page.depth() >= BATCH_DEPTH_MAX {
-                        touched.push(leaf.pid);
+                    let is_much = now.len() > OPS_UNFOLDED_MAX;
+                    let depth = if is_much { DEPTH_END } else { leaf.page.depth() + 1 };
+                    if depth > DEPTH_MAX {
+                        touched.push((leaf.pid, depth));
                     }
                     rest = later;
                 }

@@ -1,7 +1,8 @@
 //! One tree over pages: finding a leaf, changing it, keeping the shape.
 //!
 //! [`descend`] finds, [`write`] changes, [`split`] and [`join`] keep the shape, [`batch`] changes many
-//! keys at once, [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
+//! keys at once, [`tidier`] does so behind the writers,
+//! [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
 //!
 //! * TREE-1: every node carries its level and both fences. A key at or above the high fence is found
 //!   by going right; a level or low fence that does not fit sends a descent back to the root.
@@ -14,6 +15,7 @@ mod batch;
 mod descend;
 mod join;
 mod split;
+mod tidier;
 mod walk;
 mod write;
 
@@ -21,7 +23,11 @@ use std::sync::Arc;
 
 use pagecache::{Failure, PageCache, PageId, PageView, mem::PageMemory};
 
-pub(crate) use self::{walk::Leaf, write::Decision};
+pub(crate) use self::{
+    tidier::{DEPTH_END, Tended},
+    walk::Leaf,
+    write::Decision,
+};
 use crate::{
     materializer::{Root, TreeMaterializer},
     node::{Frag, Node},
@@ -46,7 +52,7 @@ pub(crate) type Page<'g> = PageView<'g, Frag>;
 /// One tree of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct Core {
-    pub(crate) pages: Arc<Pages>,
+    pub(crate) pages: Arc<Tended>,
     /// The tree's number, in tallies.
     pub(crate) id: u64,
     pub(crate) root: PageId,

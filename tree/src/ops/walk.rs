@@ -15,9 +15,9 @@ impl Core {
         let guard = pin();
         for _ in 0..DESCENTS_MAX {
             let leaf = self.leaf(key, &guard)?;
+            // What the descent has looked at is what the view shows, unless a batch ended in between.
             if let Some(Frag::Node(node)) = leaf.page.settled()
-                && node.is_leaf()
-                && node.covers(key)
+                && (leaf.page.is_final() || (node.is_leaf() && node.covers(key)))
             {
                 return Ok(node.clone());
             }

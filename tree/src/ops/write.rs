@@ -1,6 +1,6 @@
 //! Changing one key, and reading one.
 
-use pagecache::{Error as PageError, Failure, Lsn, PageId, PagePtr, pin};
+use pagecache::{Error as PageError, Failure, Lsn, PageId, PagePtr, View, pin};
 
 use super::{
     Core, READ_DEPTH_MAX,
@@ -128,7 +128,20 @@ impl Core {
             Some(Frag::Node(node)) if node.is_empty() && leaf.pid != self.root => {
                 self.optional(self.join_empty(node.low()))
             }
-            _ => Ok(()),
+            _ => self.see_to(leaf.pid, view.depth()),
+        }
+    }
+
+    /// Makes the chain of a leaf short, and keeps the shape if that folded it.
+    pub(super) fn shorten(&self, pid: PageId) -> Result<(), Failure> {
+        let guard = pin();
+        let View::Page(page) = self.pages.view(pid, &guard)? else { return Ok(()) };
+        match self.pages.shorten(pid, page, &guard).map(|short| short.settled()) {
+            // Its changes are one now, and the leaf is as large as it was.
+            Some(None) => Ok(()),
+            // A page is not folded while a batch is pending on it (P-9).
+            None if !page.is_final() => Ok(()),
+            _ => self.tidy(pid),
         }
     }
 

@@ -1,0 +1,251 @@
+//! Folding, splitting and joining behind the writers, on a thread of its own.
+//!
+//! A writer that leaves a long chain names the page and goes on; the thread makes the chain short and
+//! keeps the shape. A writer does it itself where the thread has fallen behind, where the chain has
+//! become very long, and where jobs run on the caller's own thread.
+//!
+//! * TIDY-1: whether and when a page is tidied changes nothing that a reader finds.
+//! * TIDY-2: between two steps the thread holds the pages weakly, and whoever drops [`Tended`] waits for
+//!   the step under way first, so it is never the thread that closes the store.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use pagecache::{
+    Failure, PageId,
+    io::{Next, Worker},
+};
+use parking_lot::Mutex;
+
+use super::{Core, Pages};
+
+/// Fragments of a leaf above which it is named.
+pub(super) const DEPTH_MAX: usize = 6;
+/// Fragments of a leaf above which whoever writes to it folds it.
+pub(crate) const DEPTH_END: usize = 24;
+/// A page that grows on is named again after so many fragments: the thread may have lost a race.
+const NAME_EVERY: usize = 4;
+
+/// Pages that may wait for the thread.
+const NAMED_MAX: usize = 1_024;
+/// The thread is woken for each so many pages, since waking costs as much as tidying one.
+const NAMED_PER_WAKE: usize = 32;
+
+/// A page, and the tree that it belongs to.
+struct Named {
+    tree: u64,
+    root: PageId,
+    pid: PageId,
+}
+
+/// Pages that wait.
+#[derive(Default)]
+struct Waiting {
+    named: Mutex<Vec<Named>>,
+    is_over: AtomicBool,
+}
+
+/// The pages of an open store, and who tidies them.
+#[derive(Debug)]
+pub(crate) struct Tended {
+    /// Before `pages`, so that it is dropped, and its thread gone, before they are closed (TIDY-2).
+    tidier: Option<Tidier>,
+    pages: Arc<Pages>,
+}
+
+impl Tended {
+    /// Pages that whoever writes to them tidies.
+    pub(crate) fn by_writers(pages: Arc<Pages>) -> Arc<Tended> {
+        Arc::new(Tended { tidier: None, pages })
+    }
+
+    /// Pages that a thread tidies, unless this store's jobs run on the caller's own.
+    pub(crate) fn by_a_thread(pages: Arc<Pages>, leaf_bytes_max: usize) -> Result<Arc<Tended>, Failure> {
+        let tidier = Tidier::start(&pages, leaf_bytes_max)?;
+        Ok(Arc::new(Tended { tidier, pages }))
+    }
+
+    /// The pages alone, once the thread is gone; `None` if others hold them still.
+    pub(crate) fn into_pages(self) -> Option<Pages> {
+        let Tended { tidier, pages } = self;
+        drop(tidier);
+        Arc::into_inner(pages)
+    }
+}
+
+impl Deref for Tended {
+    type Target = Pages;
+
+    #[inline]
+    fn deref(&self) -> &Pages {
+        &self.pages
+    }
+}
+
+/// The thread that tidies the trees of a store. It ends when this is dropped.
+struct Tidier {
+    waiting: Arc<Waiting>,
+    worker: Box<dyn Worker>,
+}
+
+impl fmt::Debug for Tidier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tidier").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+impl Tidier {
+    /// Starts the thread; `None` if this store's jobs run on the caller's own.
+    fn start(pages: &Arc<Pages>, leaf_bytes_max: usize) -> Result<Option<Tidier>, Failure> {
+        let waiting = Arc::new(Waiting::default());
+        let job = {
+            let (pages, waiting) = (Arc::downgrade(pages), waiting.clone());
+            move || step(&pages, &waiting, leaf_bytes_max)
+        };
+        let worker = pages.spawn("tree", Box::new(job))?;
+        Ok(worker.map(|worker| Tidier { waiting, worker }))
+    }
+
+    /// Leaves `pid` to the thread; false if the caller must see to it.
+    fn name(&self, core: &Core, pid: PageId) -> bool {
+        // Whoever finds the list locked has something better to do than to wait for it.
+        let Some(mut named) = self.waiting.named.try_lock() else { return false };
+        if named.len() >= NAMED_MAX {
+            return false;
+        }
+        named.push(Named { tree: core.id, root: core.root, pid });
+        let is_enough = named.len().is_multiple_of(NAMED_PER_WAKE);
+        drop(named);
+        if is_enough {
+            self.worker.wake();
+        }
+        true
+    }
+}
+
+impl Drop for Tidier {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of the step.
+        self.waiting.is_over.store(true, Ordering::Release);
+        self.worker.wake();
+        self.worker.join();
+    }
+}
+
+fn step(pages: &Weak<Pages>, waiting: &Waiting, leaf_bytes_max: usize) -> Next {
+    let Some(pages) = pages.upgrade().map(Tended::by_writers) else { return Next::Done };
+    let named = std::mem::take(&mut *waiting.named.lock());
+    for Named { tree, root, pid } in named {
+        // What is left is left to writers.
+        if waiting.is_over.load(Ordering::Acquire) {
+            return Next::Done;
+        }
+        let core = Core { pages: pages.clone(), id: tree, root, leaf_bytes_max };
+        // Damage is told to whoever reads the page, poison to whoever writes.
+        let _ = core.shorten(pid);
+    }
+    if waiting.is_over.load(Ordering::Acquire) {
+        return Next::Done;
+    }
+    match waiting.named.lock().len() {
+        few if few < NAMED_PER_WAKE => Next::WhenWoken,
+        _ => Next::Again,
+    }
+}
+
+impl Core {
+    /// Sees to a leaf whose chain has this length: later if it can wait, at once if not.
+    #[inline]
+    pub(super) fn see_to(&self, pid: PageId, depth: usize) -> Result<(), Failure> {
+        if depth <= DEPTH_MAX {
+            return Ok(());
+        }
+        self.see_to_long(pid, depth)
+    }
+
+    fn see_to_long(&self, pid: PageId, depth: usize) -> Result<(), Failure> {
+        if let Some(tidier) = &self.pages.tidier
+            && depth < DEPTH_END
+        {
+            let is_named_already = (depth - DEPTH_MAX - 1) % NAME_EVERY != 0;
+            if is_named_already || tidier.name(self, pid) {
+                return Ok(());
+            }
+        }
+        self.optional(self.shorten(pid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use pagecache::{View, pin};
+
+    use super::{DEPTH_END, DEPTH_MAX};
+    use crate::{Config, Db};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn key(i: u32) -> [u8; 4] {
+        i.wrapping_mul(0x9e37_79b9).to_be_bytes()
+    }
+
+    fn longest_chain(db: &Db) -> usize {
+        let guard = pin();
+        let pages = &db.core.pages;
+        let depth = |pid| match pages.view(pid, &guard) {
+            Ok(View::Page(page)) => page.depth(),
+            _ => 0,
+        };
+        (0..pages.stats().pages).map(depth).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn the_thread_makes_chains_short() {
+        let db = Config::new().temporary(true).open().unwrap();
+        for i in 0..DEPTH_MAX as u32 + 2 {
+            db.insert(key(i), "value").unwrap();
+        }
+        // One named page does not wake the thread, and nobody else folds it.
+        assert!(longest_chain(&db) > DEPTH_MAX);
+        db.core.pages.tidier.as_ref().expect("jobs have threads here").worker.wake();
+        let begun = Instant::now();
+        while longest_chain(&db) > 2 {
+            assert!(begun.elapsed() < PATIENCE, "{} fragments", longest_chain(&db));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(db.len(), DEPTH_MAX + 2);
+    }
+
+    #[test]
+    fn no_writer_leaves_a_chain_longer_than_it_may_be() {
+        let db = Config::new().temporary(true).open().unwrap();
+        // As if the thread never got at it.
+        let stuck = db.core.pages.tidier.as_ref().expect("jobs have threads here");
+        let _list = stuck.waiting.named.lock();
+        for i in 0..1_000 {
+            db.insert(key(i), "value").unwrap();
+            assert!(longest_chain(&db) <= DEPTH_END);
+        }
+    }
+
+    #[test]
+    fn whoever_drops_a_database_has_closed_it_when_the_drop_returns() {
+        let dir = std::env::temp_dir().join(format!("tidier-{}", std::process::id()));
+        for round in 0..20_u32 {
+            let db = Config::new().path(&dir).open().expect("the drop before has let the files go");
+            for i in 0..2_000 {
+                db.insert(key(round * 2_000 + i), vec![7; 40]).unwrap();
+            }
+        }
+        assert_eq!(Config::new().path(&dir).open().unwrap().len(), 40_000);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
