@@ -9,8 +9,9 @@ use crate::{
     error::{Failure, Result},
     ids::PageId,
     materializer::Materializer,
+    mem::prefetch,
     page::{
-        cell::Word,
+        cell::{Head, Word},
         chain::{Node, committed, lend},
     },
     reclaim::Guard,
@@ -94,6 +95,35 @@ where
             Resident::Allocated(word) => View::Allocated(PagePtr::of_word(word)),
             Resident::Unallocated => View::Unallocated,
         })
+    }
+
+    /// Asks the processor for a page's entry in the table, which a view of it reads first. Who is about
+    /// to view several pages has these reads overlap, where they would wait for each other.
+    #[inline]
+    pub fn prefetch_entry(&self, pid: PageId) {
+        if let Some(cell) = self.shared.cache.pages.cell(pid) {
+            prefetch(cell);
+        }
+    }
+
+    /// Asks for a page's newest fragment, which a view reads after the page's entry.
+    #[inline]
+    pub fn prefetch_newest(&self, pid: PageId, guard: &Guard) {
+        if let Some(cell) = self.shared.cache.pages.cell(pid)
+            && let (_, Head::Chain(top)) = cell.head(guard)
+        {
+            prefetch(top);
+        }
+    }
+
+    /// The newest base of a page if both are in memory, as [`PageView::base_under`] no marks; reads
+    /// nothing from disk, and says nothing of the changes above.
+    #[inline]
+    pub fn peek_base<'g>(&self, pid: PageId, guard: &'g Guard) -> Option<&'g P> {
+        match self.shared.cache.pages.cell(pid)?.head(guard) {
+            (word, Head::Chain(top)) => PageView::new(word, top).base_under(0),
+            _ => None,
+        }
     }
 
     /// Folds the page's fragments into one in memory, if none of them is pending and the page is

@@ -4,6 +4,7 @@ use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, pi
 
 use super::{
     Core,
+    ahead::Ahead,
     tidier::{DEPTH_END, DEPTH_MAX},
     write::failure_of,
 };
@@ -53,10 +54,12 @@ impl Core {
         }
         let mut batch =
             self.pages.begin_batch(Admission { mem: bytes, log: bytes, ..Admission::default() })?;
-        let mut rest = writes;
-        while let Some((first, _)) = rest.first() {
+        let mut ahead = Ahead::default();
+        let mut at = 0;
+        while let Some((first, _)) = writes.get(at) {
             let guard = pin();
-            let leaf = self.leaf(first, &guard)?;
+            let near = ahead.leaf_of(self, at, writes.len(), |at| writes[at].0, &guard);
+            let leaf = self.leaf_from(near, first, &guard)?;
             let plain = match leaf.page.base_under(SHAPE_MARK) {
                 Some(Frag::Node(node)) => Some(node.reach()),
                 _ => reach(visible(&leaf.page)),
@@ -68,11 +71,12 @@ impl Core {
                 }
                 return Err(self.damaged(leaf.pid, "its changes stand on no node"));
             };
+            let rest = &writes[at..];
             let here = match range.high {
-                Some(high) => rest.partition_point(|(key, _)| ***key < *high),
+                Some(high) => rest.iter().take_while(|(key, _)| ***key < *high).count(),
                 None => rest.len(),
             };
-            let (now, later) = rest.split_at(here);
+            let now = &rest[..here];
             let frag = Frag::Ops(self.ops_of(now)?);
             match batch.link(leaf.pid, leaf.page.key(), frag, &guard) {
                 Ok(_) => {
@@ -81,7 +85,7 @@ impl Core {
                     if depth > DEPTH_MAX {
                         touched.push((leaf.pid, depth));
                     }
-                    rest = later;
+                    at += here;
                 }
                 // The leaf changed: look again what of the batch belongs there.
                 Err(PageError::CasFailed(_)) => {}

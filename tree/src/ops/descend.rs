@@ -55,9 +55,20 @@ pub(super) fn visible<'g>(page: &Page<'g>) -> impl Iterator<Item = &'g Frag> + u
 impl Core {
     /// The leaf that covers `key`.
     pub(super) fn leaf<'g>(&self, key: &[u8], guard: &'g Guard) -> Result<LeafPage<'g>, Failure> {
+        self.leaf_from(self.root, key, guard)
+    }
+
+    /// The leaf that covers `key`, found from any page of the tree: one that begins above the key, or is
+    /// none any more, sends the descent to the root (TREE-1).
+    pub(super) fn leaf_from<'g>(
+        &self,
+        start: PageId,
+        key: &[u8],
+        guard: &'g Guard,
+    ) -> Result<LeafPage<'g>, Failure> {
         let mut unposted = None;
+        let mut pid = start;
         for _ in 0..DESCENTS_MAX {
-            let mut pid = self.root;
             while let View::Page(page) = self.pages.view(pid, guard)? {
                 let next = match page.base_under(SHAPE_MARK) {
                     Some(Frag::Node(node)) => {
@@ -77,6 +88,7 @@ impl Core {
                     Step::Restart => break,
                 }
             }
+            pid = self.root;
         }
         Err(self.damaged(self.root, "no leaf covers a key, however often one looks"))
     }

@@ -1,7 +1,7 @@
 //! One tree over pages: finding a leaf, changing it, keeping the shape.
 //!
 //! [`descend`] finds, [`write`] changes, [`split`] and [`join`] keep the shape, [`batch`] changes many
-//! keys at once, [`tidier`] does so behind the writers,
+//! keys at once, with [`ahead`] to find their leaves, [`tidier`] does so behind the writers,
 //! [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
 //!
 //! * TREE-1: every node carries its level and both fences. A key at or above the high fence is found
@@ -11,6 +11,7 @@
 //! * TREE-4 (P-6): batches install leaves first, then by low fence; a change of shape that would wait
 //!   while it holds anything gives up instead, and is tried again by a later writer.
 
+mod ahead;
 mod batch;
 mod descend;
 mod join;

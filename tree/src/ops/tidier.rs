@@ -173,7 +173,7 @@ impl Core {
         if let Some(tidier) = &self.pages.tidier
             && depth < DEPTH_END
         {
-            let is_named_already = (depth - DEPTH_MAX - 1) % NAME_EVERY != 0;
+            let is_named_already = !(depth - DEPTH_MAX - 1).is_multiple_of(NAME_EVERY);
             if is_named_already || tidier.name(self, pid) {
                 return Ok(());
             }
