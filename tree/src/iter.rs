@@ -75,10 +75,9 @@ enum Loan {
 
 impl Stretch {
     fn within(leaf: Leaf, range: &Range) -> Stretch {
-        let from = position(&leaf, &range.low);
+        let from = leaf.search_range(&range.low).unwrap_or_else(|at| at);
         let to = range.high.as_ref().map_or(leaf.len(), |high| position(&leaf, high));
         let to = to.max(from);
-        leaf.prefetch_records(from, to);
         let loan = if to - from > 1 { Loan::Unasked } else { Loan::Refused };
         Stretch { leaf, from, to, loan }
     }

@@ -109,8 +109,9 @@ impl IVec {
             return Self(Repr::Whole([first, second].concat().into()));
         }
         let mut bytes = [0; INLINE_BYTES_MAX];
-        bytes[..first.len()].copy_from_slice(first);
-        bytes[first.len()..len].copy_from_slice(second);
+        let (to_first, to_second) = bytes[..len].split_at_mut(first.len());
+        copy_short(to_first, first);
+        copy_short(to_second, second);
         Self(Repr::Inline { len: len as u8, bytes })
     }
 
@@ -129,8 +130,30 @@ impl IVec {
             return Self(Repr::Whole(Arc::from(bytes)));
         }
         let mut inline = [0; INLINE_BYTES_MAX];
-        inline[..bytes.len()].copy_from_slice(bytes);
+        copy_short(&mut inline[..bytes.len()], bytes);
         Self(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+    }
+}
+
+/// Copies as much as an inline value holds, in at most two moves of a fixed width: a call of the
+/// library's copy costs more than the copy.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    #[inline]
+    fn ends<const WIDTH: usize>(to: &mut [u8], from: &[u8]) {
+        if let (Some(front), Some(back)) = (from.first_chunk::<WIDTH>(), from.last_chunk::<WIDTH>()) {
+            to[..WIDTH].copy_from_slice(front);
+            let at = to.len() - WIDTH;
+            to[at..].copy_from_slice(back);
+        }
+    }
+    debug_assert_eq!(to.len(), from.len(), "what is copied fits");
+    match from.len() {
+        0..4 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        4..8 => ends::<4>(to, from),
+        8..16 => ends::<8>(to, from),
+        16..=32 => ends::<16>(to, from),
+        _ => to.copy_from_slice(from),
     }
 }
 
@@ -331,6 +354,17 @@ mod tests {
 
     fn bytes(len: usize) -> Vec<u8> {
         (0..len).map(|i| i as u8).collect()
+    }
+
+    #[test]
+    fn parts_of_every_length_are_joined_whole() {
+        for len in 0..=2 * INLINE_BYTES_MAX {
+            let whole = bytes(len);
+            assert_eq!(IVec::from(&whole[..]), whole);
+            for at in 0..=len {
+                assert_eq!(IVec::joined(&whole[..at], &whole[at..]), whole, "{at} of {len}");
+            }
+        }
     }
 
     #[test]

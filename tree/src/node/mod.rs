@@ -216,6 +216,14 @@ impl Node {
         search::search(&self.view(), key)
     }
 
+    /// As [`Node::search`], and asks for the records from there on that a short range reads: the first of
+    /// them is then compared while the others are on their way.
+    #[inline]
+    pub(crate) fn search_range(&self, key: &[u8]) -> Result<usize, usize> {
+        let view = self.view();
+        search::search_from(&view, key, |from| self.prefetch_records(from, view.count()))
+    }
+
     /// The value under `key`.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {

@@ -13,9 +13,16 @@ const COUNTED_HEADS: usize = 64;
 /// `Ok(i)` if record `i` has this key, else `Err` with the number of records below it.
 #[inline]
 pub(super) fn search(view: &View<'_>, key: &[u8]) -> Result<usize, usize> {
+    search_from(view, key, |_| {})
+}
+
+/// As [`search`]; tells `near` the first record that the heads leave possible before it looks at any
+/// record, so that what is read next can be asked for meanwhile.
+#[inline]
+pub(super) fn search_from(view: &View<'_>, key: &[u8], near: impl FnOnce(usize)) -> Result<usize, usize> {
     let prefix = view.prefix();
     match key.strip_prefix(prefix) {
-        Some(suffix) => search_suffix(view, suffix),
+        Some(suffix) => search_suffix(view, suffix, near),
         // Not under the prefix, so on one side of all records.
         None if key < prefix => Err(0),
         None => Err(view.count()),
@@ -23,10 +30,11 @@ pub(super) fn search(view: &View<'_>, key: &[u8]) -> Result<usize, usize> {
 }
 
 #[inline]
-pub(super) fn search_suffix(view: &View<'_>, suffix: &[u8]) -> Result<usize, usize> {
+fn search_suffix(view: &View<'_>, suffix: &[u8], near: impl FnOnce(usize)) -> Result<usize, usize> {
     let heads = view.heads();
     let head = head_of(suffix);
     let from = lower_bound(heads, head);
+    near(from);
     let wanted = head.to_le_bytes();
     if heads.get(from) != Some(&wanted) {
         return Err(from);
