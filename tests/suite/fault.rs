@@ -4,8 +4,9 @@
 //! Every changing call of a reference workload ([`workload`]) fails in every way that a device
 //! knows, once or from then on. A failed write or sync poisons the store: each later write gets the
 //! first cause. A full disk does not, and heals on the same handle ([`full`]). With threads in
-//! [`threads`].
+//! [`threads`], where the background panics in [`background`].
 
+mod background;
 mod full;
 mod threads;
 mod workload;
