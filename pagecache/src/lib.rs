@@ -23,7 +23,8 @@ pub use error::{DecodeError, Error, Failure, Result};
 pub use ids::{LogId, Lsn, PageId, SegmentId};
 pub use materializer::{Materializer, NullMaterializer};
 pub use pagecache::{
-    Admission, Batch, FragState, PageCache, PageGet, PagePtr, PageView, Stats, Verdict, View,
+    Admission, Batch, FragState, NewValue, PageCache, PageGet, PagePtr, PageView, Stats, UnsyncedValue,
+    ValueId, ValueReader, Verdict, View,
 };
 pub use raw_log::{DiskPtr, Log, LogIter, LogRead, Reservation};
 pub use reclaim::{Guard, pin};

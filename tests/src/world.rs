@@ -7,7 +7,7 @@ use pagecache::io::sim::{Rng, SimClock, SimDisk, SimSpawner};
 use tree::{Config, Db};
 
 /// Bytes of a segment of the pages, and of the log's largest.
-const SEGMENT_BYTES: usize = 16 << 10;
+pub(crate) const SEGMENT_BYTES: usize = 16 << 10;
 
 /// Sizes of a small store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Shape {
     pub log_buffers: usize,
     /// Milliseconds between flushes in the background.
     pub flush_every_ms: Option<u64>,
+    /// Bytes above which a value lives in a page of its own.
+    pub inline_bytes_max: usize,
 }
 
 impl Shape {
@@ -44,6 +46,7 @@ impl Shape {
             log_capacity,
             log_buffers: 2 << rng.below(3),
             flush_every_ms: if rng.chance(1, 2) { Some(500) } else { None },
+            inline_bytes_max: *rng.pick(&[usize::MAX, usize::MAX, 40, 100, 300]).unwrap_or(&usize::MAX),
         }
     }
 }
@@ -94,6 +97,7 @@ impl World {
         Config::new()
             .leaf_bytes_max(shape.leaf_bytes_max)
             .cache_capacity(shape.cache_bytes)
+            .inline_bytes_max(shape.inline_bytes_max)
             .flush_every_ms(shape.flush_every_ms)
             .page_cache(|builder| {
                 builder

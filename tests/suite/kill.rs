@@ -7,7 +7,7 @@
 //!
 //! What a power cut leaves, when writes that were not synced are lost, is the simulated disk's business.
 
-mod child;
+pub(super) mod child;
 mod input;
 mod left;
 
@@ -34,23 +34,28 @@ const LONG_EVERY: usize = 10;
 /// test has closed it and starts a child of its own on it.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(super) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A folder for the stores of one test, removed unless the test fails.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(test: &str) -> Folder {
+    pub(super) fn new(test: &str) -> Folder {
         let name = format!("{}-{}", test.replace("::", "-"), std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&path).expect("a folder for the test's stores");
         Folder(path)
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// A path where nothing is.
-    fn store(&self) -> PathBuf {
+    pub(super) fn store(&self) -> PathBuf {
         let path = self.0.join("store");
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -17,3 +17,4 @@ mod reasons;
 mod sizes;
 mod space;
 mod tidy;
+mod values;

@@ -2,11 +2,14 @@
 
 use tree::{Batch, Config, Error};
 
+/// Bytes of a value that just fits its leaf: a quarter of a record of the log.
+const LARGE: usize = 500_000;
+
 #[test]
 fn values_up_to_the_limit_pile_up_in_one_leaf_and_every_split_fits_a_record() {
-    let db = Config::new().temporary(true).open().unwrap();
+    let db = open();
     let value = |n: u8, len: usize| vec![n; len];
-    let limit = largest(&db);
+    let limit = LARGE;
     for round in 0..3 {
         for n in 0..12_u8 {
             db.insert([b'k', n], value(n + round, limit - 2 - usize::from(n))).unwrap();
@@ -26,29 +29,35 @@ fn values_up_to_the_limit_pile_up_in_one_leaf_and_every_split_fits_a_record() {
     assert!(pages >= 12, "{pages} pages: large values did not part");
 }
 
-/// The largest record that is taken, told by the error of one that is not.
-fn largest(db: &tree::Db) -> usize {
-    match db.insert("k", vec![0; 8 << 20]) {
-        Err(Error::TooLarge { limit, .. }) => usize::try_from(limit).unwrap(),
-        other => panic!("8 MiB in one value: {other:?}"),
-    }
+/// A store that keeps values in their leaves as long as it can.
+fn open() -> tree::Db {
+    Config::new().temporary(true).inline_bytes_max(usize::MAX).open().unwrap()
 }
 
 #[test]
 fn what_is_too_large_is_refused_by_name_and_nothing_has_happened() {
-    let db = Config::new().temporary(true).open().unwrap();
-    let limit = largest(&db);
-    assert!(matches!(db.insert("k", vec![0; limit]), Err(Error::TooLarge { .. })));
-    db.insert("k", vec![0; limit - 1]).unwrap();
+    let db = open();
+    let gib = vec![0; (1 << 30) + 1];
+    assert!(matches!(db.put("k", &gib), Err(Error::TooLarge { what: "value", .. })));
+    db.insert("k", vec![0; LARGE]).unwrap();
     let mut batch = Batch::default();
     for n in 0..=255_u8 {
-        batch.insert(&[n], vec![0; limit - 1]);
+        batch.insert(&[n], vec![0; LARGE]);
     }
     let refused = db.apply_batch(batch);
     assert!(matches!(refused, Err(Error::TooLarge { what: "batch", .. })), "{refused:?}");
     assert_eq!(db.len(), 1);
     assert!(db.insert(vec![7; 70_000], "v").is_err(), "a key above 64 KiB");
     assert_eq!(db.len(), 1);
+}
+
+/// A value that no record could hold was refused.
+#[test]
+fn a_value_too_large_for_its_leaf_lives_apart_whatever_is_set() {
+    let db = open();
+    db.insert("k", vec![7; 3 << 20]).unwrap();
+    assert_eq!(db.get("k").unwrap().map(|value| value.len()), Some(3 << 20));
+    assert!(db.stats().log_tail_bytes() < 1 << 20, "it went through the log");
 }
 
 /// A batch of a thousand records into one leaf made a leaf of many times its size, which was cut from

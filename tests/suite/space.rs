@@ -38,6 +38,7 @@ fn shape(cache_bytes: u64) -> Shape {
         log_capacity: 16 * SEGMENT,
         log_buffers: 2,
         flush_every_ms: None,
+        inline_bytes_max: usize::MAX,
     }
 }
 

@@ -6,7 +6,7 @@ use pagecache::ConfigBuilder;
 
 use crate::{
     Db, Result,
-    ops::{DEPTH_END, LEAF_BYTES_MAX},
+    ops::{DEPTH_END, INLINE_BYTES_MAX, LEAF_BYTES_MAX},
 };
 
 /// What a database optimizes for; kept for programs written for sled, without effect here.
@@ -32,6 +32,7 @@ pub struct Config {
     create: bool,
     pub(crate) read_only: bool,
     pub(crate) leaf_bytes_max: usize,
+    pub(crate) inline_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -51,6 +52,7 @@ impl Config {
             create: true,
             read_only: false,
             leaf_bytes_max: LEAF_BYTES_MAX,
+            inline_bytes_max: INLINE_BYTES_MAX,
         }
     }
 
@@ -142,6 +144,14 @@ impl Config {
     #[must_use]
     pub fn leaf_bytes_max(mut self, bytes: usize) -> Config {
         self.leaf_bytes_max = bytes.max(64);
+        self
+    }
+
+    /// Bytes above which a value lives in a page of its own, for tests and tools.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn inline_bytes_max(mut self, bytes: usize) -> Config {
+        self.inline_bytes_max = bytes.max(32);
         self
     }
 

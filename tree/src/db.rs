@@ -63,18 +63,20 @@ impl Db {
                 id: CATALOGUE_ID,
                 leaf_bytes_max: config.leaf_bytes_max,
                 pages: Tended::by_writers(pages.clone()),
+                inline_bytes_max: config.inline_bytes_max,
             },
             None if config.read_only => {
                 let path = pages.path();
                 let what = format!("{} holds no database yet; open it to write first", path.display());
                 return Err(Error::Unsupported(what));
             }
-            None => create(&pages, config.leaf_bytes_max)?,
+            None => create(&pages, config)?,
         };
         let root = default_root(&catalogue)?;
         drop(catalogue);
         let pages = Tended::by_a_thread(pages, config.leaf_bytes_max)?;
-        let core = Core { pages, id: 1, root, leaf_bytes_max: config.leaf_bytes_max };
+        let Config { leaf_bytes_max, inline_bytes_max, .. } = *config;
+        let core = Core { pages, id: 1, root, leaf_bytes_max, inline_bytes_max };
         let tree = Tree { core, name: IVec::from(DEFAULT_TREE) };
         Ok(Db { tree })
     }
@@ -202,7 +204,7 @@ impl Stats {
 }
 
 /// The pages of a new database, in one batch: all of them are there, or none.
-fn create(pages: &Arc<Pages>, leaf_bytes_max: usize) -> Result<Core> {
+fn create(pages: &Arc<Pages>, config: &Config) -> Result<Core> {
     let guard = pin();
     let memory = pages.materializer().memory();
     let fresh = || pages.allocate(&guard).map_err(from_page_error);
@@ -224,7 +226,8 @@ fn create(pages: &Arc<Pages>, leaf_bytes_max: usize) -> Result<Core> {
     batch.replace(root, allocated(), Frag::Node(leaf), &guard).map_err(from_page_error)?;
     batch.commit(|_| Verdict::Commit)?;
     let pages = Tended::by_writers(pages.clone());
-    Ok(Core { pages, id: CATALOGUE_ID, root: catalogue, leaf_bytes_max })
+    let Config { leaf_bytes_max, inline_bytes_max, .. } = *config;
+    Ok(Core { pages, id: CATALOGUE_ID, root: catalogue, leaf_bytes_max, inline_bytes_max })
 }
 
 fn default_root(catalogue: &Core) -> Result<PageId> {

@@ -2,7 +2,8 @@
 //!
 //! An iterator holds no guard and no lock. It holds the leaf that it is in at either end, as it was
 //! on arrival, and goes on by key and fence. After an error it ends. Long values are lent: they point
-//! into their leaf, until an eighth of the memory is on loan; from there on they are copied.
+//! into their leaf, until an eighth of the memory is on loan; from there on they are copied. Values that live
+//! apart are read at the step that returns them.
 
 use std::{fmt, ops::Bound};
 
@@ -10,7 +11,7 @@ use pagecache::mem::Lent;
 
 use crate::{
     IVec, Result,
-    node::Node,
+    node::{Apart, Node},
     ops::{Core, Leaf},
 };
 
@@ -64,6 +65,13 @@ struct Stretch {
     loan: Loan,
 }
 
+/// What of an entry is of interest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Entries,
+    Keys,
+}
+
 /// Whether values may point into their leaf.
 enum Loan {
     /// Nobody has asked yet.
@@ -82,9 +90,13 @@ impl Stretch {
         Stretch { leaf, from, to, loan }
     }
 
-    /// Record `at`: its key, and its value where it lies if it is long and may be lent.
+    /// Record `at`: its key, and its value where it lies if it is long and may be lent. `None` if it is not
+    /// there any more.
     #[inline]
-    fn entry(&mut self, at: usize, core: &Core) -> (IVec, IVec) {
+    fn entry(&mut self, at: usize, core: &Core, wants: Wants) -> Result<Option<(IVec, IVec)>> {
+        if let Some(apart) = self.leaf.apart(at) {
+            return self.apart_entry(at, apart, core, wants);
+        }
         let (key, value) = self.leaf.record(at);
         if value.len() > IVec::INLINE_BYTES_MAX && matches!(self.loan, Loan::Unasked) {
             let lent = self.leaf.lend(core.memory(), core.pages.lend_bytes_max());
@@ -94,7 +106,29 @@ impl Stretch {
             Loan::Granted(lent) => IVec::lent(lent, self.leaf.offset_of(value), value.len()),
             Loan::Unasked | Loan::Refused => IVec::from(value),
         };
-        (IVec::joined(key.prefix, key.suffix), value)
+        Ok(Some((IVec::joined(key.prefix, key.suffix), value)))
+    }
+
+    /// As [`Stretch::entry`], of a value that lives apart: it is read now, and if it is gone the key's value
+    /// of now counts.
+    #[cold]
+    fn apart_entry(
+        &self,
+        at: usize,
+        apart: Apart,
+        core: &Core,
+        wants: Wants,
+    ) -> Result<Option<(IVec, IVec)>> {
+        let key = self.leaf.key_parts(at);
+        let key = IVec::joined(key.prefix, key.suffix);
+        if wants == Wants::Keys {
+            return Ok(Some((key, IVec::default())));
+        }
+        let value = match core.load(apart)? {
+            Some(bytes) => Some(IVec::from(bytes)),
+            None => core.get_with(&key, |value| value.map(IVec::from))?,
+        };
+        Ok(value.map(|value| (key, value)))
     }
 }
 
@@ -114,6 +148,7 @@ pub struct Iter {
     front: Option<Stretch>,
     back: Option<Stretch>,
     done: bool,
+    wants: Wants,
 }
 
 impl fmt::Debug for Iter {
@@ -125,11 +160,12 @@ impl fmt::Debug for Iter {
 impl Iter {
     pub(crate) fn new(core: Core, range: Range) -> Iter {
         let done = range.is_empty();
-        Iter { core, range, front: None, back: None, done }
+        Iter { core, range, front: None, back: None, done, wants: Wants::Entries }
     }
 
-    /// The keys alone.
-    pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<IVec>> + Send + Sync {
+    /// The keys alone: values in pages of their own are not read.
+    pub fn keys(mut self) -> impl DoubleEndedIterator<Item = Result<IVec>> + Send + Sync {
+        self.wants = Wants::Keys;
         self.map(|entry| entry.map(|(key, _)| key))
     }
 
@@ -174,7 +210,10 @@ impl Iter {
                 && front.from < front.to
             {
                 front.from += 1;
-                return Ok(Some(front.entry(front.from - 1, &self.core)));
+                match front.entry(front.from - 1, &self.core, self.wants)? {
+                    Some(entry) => return Ok(Some(entry)),
+                    None => continue,
+                }
             }
             if !self.load_front()? {
                 // The rest, if any, is what the other end holds.
@@ -183,7 +222,10 @@ impl Iter {
                     return Ok(None);
                 }
                 back.from += 1;
-                return Ok(Some(back.entry(back.from - 1, &self.core)));
+                match back.entry(back.from - 1, &self.core, self.wants)? {
+                    Some(entry) => return Ok(Some(entry)),
+                    None => continue,
+                }
             }
         }
     }
@@ -194,7 +236,10 @@ impl Iter {
                 && back.from < back.to
             {
                 back.to -= 1;
-                return Ok(Some(back.entry(back.to, &self.core)));
+                match back.entry(back.to, &self.core, self.wants)? {
+                    Some(entry) => return Ok(Some(entry)),
+                    None => continue,
+                }
             }
             if !self.load_back()? {
                 let Some(front) = &mut self.front else { return Ok(None) };
@@ -202,7 +247,10 @@ impl Iter {
                     return Ok(None);
                 }
                 front.to -= 1;
-                return Ok(Some(front.entry(front.to, &self.core)));
+                match front.entry(front.to, &self.core, self.wants)? {
+                    Some(entry) => return Ok(Some(entry)),
+                    None => continue,
+                }
             }
         }
     }

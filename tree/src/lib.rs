@@ -25,6 +25,7 @@ mod materializer;
 mod node;
 mod ops;
 mod tree;
+mod value;
 
 pub use batch::Batch;
 pub use config::{Config, Mode};
@@ -33,6 +34,7 @@ pub use error::{CompareAndSwapError, DiskPtr, Error, Result};
 pub use iter::Iter;
 pub use ivec::IVec;
 pub use pagecache::Lsn;
+pub use value::ValueReader;
 
 /// The example of the README, so that it compiles and runs.
 #[cfg(doctest)]

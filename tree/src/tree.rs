@@ -1,12 +1,18 @@
 //! The calls of a [`Tree`], with sled's names and signatures, and ours beside them.
 
-use std::ops::{Bound, RangeBounds};
+use std::{
+    io::Read,
+    ops::{Bound, RangeBounds},
+};
 
 use pagecache::Lsn;
 
 use crate::{
-    Batch, CompareAndSwapError, Durability, Error, IVec, Iter, Result, Tree, db::from_page_error,
-    iter::Range, ops::Decision,
+    Batch, CompareAndSwapError, Durability, Error, IVec, Iter, Result, Tree, ValueReader,
+    db::from_page_error,
+    iter::Range,
+    node::Stored,
+    ops::{Decision, Looked},
 };
 
 impl Tree {
@@ -23,7 +29,8 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] above one log record, [`Error::DiskFull`] when no log is left, both without effect;
+    /// [`Error::TooLarge`] for a value above 1 GiB, or if the old one is too large to be returned (use
+    /// [`Tree::put`]); [`Error::DiskFull`] when no room is left; both without effect.
     /// [`Error::Poisoned`] after a failed write.
     pub fn insert<K, V>(&self, key: K, value: V) -> Result<Option<IVec>>
     where
@@ -31,7 +38,8 @@ impl Tree {
         V: Into<IVec>,
     {
         let value = value.into();
-        let changed = self.core.change(key.as_ref(), |old| (Decision::Put(&value), old.map(IVec::from)))?;
+        let changed =
+            self.core.change_seen(key.as_ref(), |old| (Decision::Put(&value), old.map(IVec::from)))?;
         Ok(changed.seen)
     }
 
@@ -50,17 +58,100 @@ impl Tree {
         Ok(changed.lsn.unwrap_or_default())
     }
 
+    /// Sets `key` to the next `bytes` of `source`, without holding them in memory: a value that lives in
+    /// a page of its own is written in pieces of at most 1 MiB, and synced before the write is visible.
+    /// Returns the write's position, for [`Tree::wait_durable`].
+    ///
+    /// ```
+    /// # let db = tree::Config::new().temporary(true).open()?;
+    /// let film = vec![7; 3 << 20];
+    /// db.put_from("film", film.len() as u64, &film[..])?;
+    /// let mut end = [0; 4];
+    /// db.get_reader("film")?.expect("it was put there").read_at((3 << 20) - 4, &mut end)?;
+    /// assert_eq!(end, [7; 4]);
+    /// # Ok::<(), tree::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if `source` fails or ends early, [`Error::TooLarge`] above 1 GiB, others as
+    /// [`Tree::insert`]; all without effect.
+    pub fn put_from<K, S>(&self, key: K, bytes: u64, mut source: S) -> Result<Lsn>
+    where
+        K: AsRef<[u8]>,
+        S: Read,
+    {
+        let key = key.as_ref();
+        let changed = match usize::try_from(bytes) {
+            Ok(bytes) if bytes <= self.core.inline_bytes_max => {
+                let mut value = vec![0; bytes];
+                source.read_exact(&mut value)?;
+                return self.put(key, value);
+            }
+            _ => {
+                let value = self.core.write_apart(bytes, &mut source)?;
+                self.core.change(key, |_| (Decision::Adopt(&value), ()))?
+            }
+        };
+        Ok(changed.lsn.unwrap_or_default())
+    }
+
+    /// The length of the value of `key` in bytes. Reads nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::get`], but for its limit.
+    pub fn value_len<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<u64>> {
+        let found = match self.core.look(key.as_ref(), |value| value.map(|value| value.len() as u64))? {
+            Looked::Read(found) => found,
+            Looked::Apart(apart) => Some(apart.bytes),
+        };
+        self.core.pages.keep_within_capacity();
+        Ok(found)
+    }
+
+    /// A reader of the value of `key`, of whatever length, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::get`], but for its limit.
+    pub fn get_reader<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<ValueReader>> {
+        let key = key.as_ref();
+        let pages = || self.core.pages.clone();
+        let found = self.core.look_apart(
+            key,
+            |core| core.look(key, |value| value.map(|value| ValueReader::inline(pages(), value.into()))),
+            |apart| self.core.open(apart),
+            |reader| Some(ValueReader::apart(pages(), reader)),
+        )?;
+        self.core.pages.keep_within_capacity();
+        Ok(found)
+    }
+
+    /// Reads the value of `key` into `out`, as much of it as fits; returns the value's length, and `None`
+    /// if there is no value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::get`], but for its limit.
+    pub fn get_into<K: AsRef<[u8]>>(&self, key: K, out: &mut [u8]) -> Result<Option<u64>> {
+        let Some(mut reader) = self.get_reader(key)? else { return Ok(None) };
+        reader.read_at(0, out)?;
+        Ok(Some(reader.len()))
+    }
+
     /// The value of `key`, copied out.
     ///
     /// # Errors
     ///
-    /// [`Error::Corruption`] or [`Error::Io`] if the page could not be read.
+    /// [`Error::TooLarge`] for a value above a quarter of `cache_capacity`: [`Tree::get_into`] and
+    /// [`Tree::get_reader`] read it. [`Error::Corruption`] or [`Error::Io`] if it could not be read.
     pub fn get<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<IVec>> {
         self.get_with(key, |value| value.map(IVec::from))
     }
 
     /// Calls `read` with the value of `key` where it lies, without copying it. Memory is not
-    /// reclaimed while `read` runs: keep it short.
+    /// reclaimed while `read` runs: keep it short. A value in a page of its own is read first.
     ///
     /// # Errors
     ///
@@ -77,7 +168,7 @@ impl Tree {
     ///
     /// As [`Tree::get`].
     pub fn contains_key<K: AsRef<[u8]>>(&self, key: K) -> Result<bool> {
-        self.get_with(key, |value| value.is_some())
+        Ok(self.value_len(key)?.is_some())
     }
 
     /// Takes `key` away; returns the value it had.
@@ -90,7 +181,21 @@ impl Tree {
             None => (Decision::Keep, None),
             Some(old) => (Decision::Remove, Some(IVec::from(old))),
         };
-        Ok(self.core.change(key.as_ref(), decide)?.seen)
+        Ok(self.core.change_seen(key.as_ref(), decide)?.seen)
+    }
+
+    /// Takes `key` away without reading the value it had; returns the write's position, or `None` if
+    /// there was no value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::insert`].
+    pub fn delete<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<Lsn>> {
+        let decide = |old: Option<Stored<'_>>| match old {
+            None => (Decision::Keep, ()),
+            Some(_) => (Decision::Remove, ()),
+        };
+        Ok(self.core.change(key.as_ref(), decide)?.lsn)
     }
 
     /// Sets `key` to `new`, or takes it away, if its value is `old`.
@@ -113,7 +218,7 @@ impl Tree {
     {
         let new: Option<IVec> = new.map(Into::into);
         let old = old.as_ref().map(AsRef::as_ref);
-        let changed = self.core.change(key.as_ref(), |current| {
+        let changed = self.core.change_seen(key.as_ref(), |current| {
             if current != old {
                 return (Decision::Keep, Err(current.map(IVec::from)));
             }
@@ -194,7 +299,8 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] if it exceeds one log record (just under 1 MiB by default); others as
+    /// [`Error::TooLarge`] if it exceeds a quarter of the log or of the memory, values in pages of their
+    /// own not counted; others as
     /// [`Tree::insert`]. Nothing of the batch has happened then.
     pub fn apply_batch(&self, batch: Batch) -> Result<()> {
         self.write(&batch, Durability::None).map(|_| ())
@@ -338,7 +444,7 @@ impl Tree {
     /// True if there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.iter().keys().next().is_none()
     }
 
     /// Takes every entry away, one by one: others may see some gone and some not.
@@ -348,7 +454,7 @@ impl Tree {
     /// As [`Tree::insert`].
     pub fn clear(&self) -> Result<()> {
         for key in self.iter().keys() {
-            self.remove(key?)?;
+            self.delete(key?)?;
         }
         Ok(())
     }

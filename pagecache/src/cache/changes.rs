@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::{
     format::map::{Entry, MAP_SPAN, MapPage},
-    ids::{FragmentAddr, Lsn, PageId},
+    ids::{Lsn, PageId},
     page::{
-        cell::{Claim, Durable},
+        cell::{Claim, Durable, Form},
         pages::Pages,
     },
     reclaim::Guard,
@@ -111,9 +111,10 @@ fn map_page<P: Send + Sync + 'static>(
 /// What the persisted table says of a page; `None` for one that is Free with number 0.
 fn map_entry<P: Send + Sync + 'static>(pages: &Pages<P>, pid: PageId, guard: &Guard) -> Option<Entry> {
     let durable = pages.cell(pid)?.durable(guard)?;
-    let parts: Vec<FragmentAddr> = durable.parts().collect();
-    Some(match parts.is_empty() {
-        true => Entry::Free { seq: durable.seq },
-        false => Entry::Present { seq: durable.seq, parts },
+    let seq = durable.seq;
+    Some(match &durable.form {
+        Form::Free => Entry::Free { seq },
+        Form::Page(_) => Entry::Present { seq, parts: durable.parts().collect() },
+        Form::Value(extents) => Entry::Value { seq, extents: extents.as_ref().clone() },
     })
 }

@@ -24,7 +24,13 @@ impl<M: Materializer> Cache<M> {
         cell: &Cell<M::PageFrag>,
         guard: &Guard,
     ) -> Result<Option<M::PageFrag>, Failure> {
-        let Some(durable) = cell.durable(guard).filter(|durable| durable.image.is_some()) else {
+        let durable = cell.durable(guard);
+        if let Some(extents) = durable.and_then(Durable::value) {
+            let at = extents.addrs().next().map_or(0, |addr| addr.offset);
+            let addr = FragmentAddr { offset: at, len: 0 };
+            return Err(self.no_page(pid, addr, DecodeError("the page is a large value".to_owned())));
+        }
+        let Some(durable) = durable.filter(|durable| durable.image().is_some()) else {
             return match cell.head(guard).1 {
                 Head::Evicted(_) => Err(self.lost_base(pid)),
                 _ => Ok(None),

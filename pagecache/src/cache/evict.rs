@@ -8,7 +8,7 @@ use crate::{
     ids::{PageId, PageSeq},
     materializer::Materializer,
     page::{
-        cell::{Cell, Head, Word},
+        cell::{Cell, Form, Head, Word},
         chain::{ALL_DURABLE, Body, Node, free_chain},
     },
     reclaim::{Guard, pin},
@@ -76,7 +76,7 @@ impl<M: Materializer> Cache<M> {
         let (word, head) = cell.head(guard);
         let Head::Chain(top) = head else { return true };
         let Some(durable) = cell.durable(guard) else { return false };
-        if durable.image.is_none() {
+        if matches!(durable.form, Form::Free) {
             return false;
         }
         if top.is_unsettled() {

@@ -28,7 +28,7 @@ const UNITED_DIVISOR: usize = 2;
 
 /// Bytes that the next delta-page of a page may have; `None` if the page is to be written whole.
 pub(super) fn delta_bytes_max(durable: &Durable) -> Option<usize> {
-    let image = durable.image.as_ref().filter(|image| image.deltas.len() < DELTAS_MAX)?;
+    let image = durable.image().filter(|image| image.deltas.len() < DELTAS_MAX)?;
     let spent: usize = image.deltas.iter().map(|delta| delta.len as usize).sum();
     (image.base.len as usize / DELTAS_DIVISOR).checked_sub(spent)
 }

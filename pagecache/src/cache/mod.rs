@@ -16,12 +16,14 @@ mod evict;
 mod fold;
 mod relocate;
 mod resident;
+mod values;
 mod writeback;
 
 use std::{mem::size_of, sync::Arc};
 
 pub(crate) use changes::{Changes, Prefix};
 pub(crate) use resident::Resident;
+pub(crate) use values::{NewValue, Written as WrittenValue};
 
 use crate::{
     error::Poison,

@@ -33,7 +33,11 @@ impl<M: Materializer> Cache<M> {
         for &segment in segments {
             let frames = self.store.scan(segment)?;
             has_tables |= self.touch_tables(&frames);
-            moved += self.relocate(parts_of_pages(&frames))?;
+            for (pid, addr) in parts_of(&frames, |kind| kind == FrameKind::Value) {
+                moved += self.move_extent(pid, addr)?;
+            }
+            let of_page = |kind| matches!(kind, FrameKind::Image | FrameKind::DeltaPage);
+            moved += self.relocate(parts_of(&frames, of_page))?;
         }
         self.store.set_emptied(segments, moved > 0 || has_tables);
         Ok(moved)
@@ -96,9 +100,9 @@ impl<M: Materializer> Cache<M> {
     }
 }
 
-fn parts_of_pages(frames: &[Found]) -> Vec<(PageId, FragmentAddr)> {
-    let of_page = |found: &&Found| matches!(found.header.kind, FrameKind::Image | FrameKind::DeltaPage);
-    frames.iter().filter(of_page).map(|found| (found.header.pid as PageId, found.addr)).collect()
+fn parts_of(frames: &[Found], wanted: impl Fn(FrameKind) -> bool) -> Vec<(PageId, FragmentAddr)> {
+    let frames = frames.iter().filter(|found| wanted(found.header.kind));
+    frames.map(|found| (found.header.pid as PageId, found.addr)).collect()
 }
 
 /// Takes parts of different pages, in their order: two of one page would need its claim twice.

@@ -21,7 +21,7 @@ use crate::{
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
     materializer::Materializer,
     page::{
-        cell::{Cell, Claim, Durable, Head, Image, Word},
+        cell::{self, Cell, Claim, Durable, Head, Image, Word},
         chain::{ALL_DURABLE, Node, changes_above, committed},
     },
     reclaim::{Guard, pin},
@@ -64,7 +64,22 @@ pub(super) enum Form<P> {
 /// The parts that a new one joins. The page's claim is held, so they are still the ones that it was
 /// made for.
 fn image_below<P>(cell: &Cell<P>, guard: &Guard) -> Option<Image> {
-    cell.durable(guard).and_then(|durable| durable.image.clone())
+    cell.durable(guard).and_then(|durable| durable.image().cloned())
+}
+
+/// The form in which the part at `from` lies where `frame` does.
+fn moved(form: &cell::Form, from: FragmentAddr, frame: &WrittenFrame) -> cell::Form {
+    match form {
+        cell::Form::Free => cell::Form::Free,
+        cell::Form::Page(image) => {
+            let mut image = image.clone();
+            let parts = std::iter::once(&mut image.base).chain(&mut image.deltas);
+            parts.filter(|part| **part == from).for_each(|part| *part = frame.addr);
+            cell::Form::Page(image)
+        }
+        // Values move by themselves, piece by piece.
+        cell::Form::Value(extents) => cell::Form::Value(extents.clone()),
+    }
 }
 
 impl<M: Materializer> Cache<M> {
@@ -178,20 +193,22 @@ impl<M: Materializer> Cache<M> {
         let mut changes = self.changes.lock();
         for page in written {
             let cell = self.pages.cell(page.pid).expect("a written page has a cell");
-            let image = match page.form {
+            let form = match page.form {
                 Form::Free(_) => None,
-                Form::Image => frames.next().map(|frame| Image { base: frame.addr, deltas: Vec::new() }),
+                Form::Image => {
+                    let image = |frame: &WrittenFrame| Image { base: frame.addr, deltas: Vec::new() };
+                    frames.next().map(image).map(cell::Form::Page)
+                }
                 Form::Delta => frames.next().zip(image_below(cell, guard)).map(|(frame, mut image)| {
                     image.deltas.push(frame.addr);
-                    image
+                    cell::Form::Page(image)
                 }),
-                Form::Moved(from) => frames.next().zip(image_below(cell, guard)).map(|(frame, mut image)| {
-                    let parts = std::iter::once(&mut image.base).chain(&mut image.deltas);
-                    parts.filter(|part| **part == from).for_each(|part| *part = frame.addr);
-                    image
-                }),
+                Form::Moved(from) => {
+                    let frame = frames.next().zip(cell.durable(guard));
+                    frame.map(|(frame, durable)| moved(&durable.form, from, frame))
+                }
             };
-            let durable = Durable { seq: page.seq, image };
+            let durable = Durable { seq: page.seq, form: form.unwrap_or(cell::Form::Free) };
             self.account(cell, &durable, guard)?;
             changes.record(page.pid, &page.claim, durable, page.newest, guard);
             if let Form::Free(word) = page.form {
@@ -212,7 +229,12 @@ impl<M: Materializer> Cache<M> {
     }
 
     /// Moves live bytes from the segments of the old form to those of the new one.
-    fn account(&self, cell: &Cell<M::PageFrag>, new: &Durable, guard: &Guard) -> Result<(), Failure> {
+    pub(super) fn account(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        new: &Durable,
+        guard: &Guard,
+    ) -> Result<(), Failure> {
         new.parts().try_for_each(|addr| self.store.retain(addr))?;
         if let Some(old) = cell.durable(guard) {
             old.parts().for_each(|addr| self.store.release(addr));

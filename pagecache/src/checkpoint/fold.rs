@@ -13,9 +13,11 @@ use crate::{
     error::DecodeError,
     format::{
         batch::{self, EntryKind},
+        bytes::Source,
         codec,
         record::Kind,
         run::{PartsSum, RunEnd, read_part},
+        value::Extents,
     },
     ids::{Lsn, PageId, PageSeq},
     materializer::Materializer,
@@ -38,7 +40,22 @@ pub(crate) struct Change<P> {
     /// Where the first record of its batch lies, which the log must keep.
     pub(crate) first: Lsn,
     pub(crate) seq: PageSeq,
-    pub(crate) body: Body<P>,
+    pub(crate) what: What<P>,
+}
+
+/// What a change does to its page.
+pub(crate) enum What<P> {
+    /// It adds a fragment, or frees the page.
+    Fragment(Body<P>),
+    /// The page is a value from here on.
+    Adopts(Extents),
+}
+
+impl<P> What<P> {
+    /// True if it needs what the page was before.
+    pub(crate) fn is_append(&self) -> bool {
+        matches!(self, What::Fragment(Body::Append(_)))
+    }
 }
 
 /// What the tail adds to the checkpoint.
@@ -127,16 +144,16 @@ impl<'t, M: Materializer, D: Fn(PageId) -> PageSeq> Folding<'t, '_, M, D> {
     fn change(&mut self, place: Place, entry: batch::Entry<'_>, recovers: bool) -> Result<(), String> {
         let batch::Entry { pid, kind, seq, bytes } = entry;
         self.fold.bound = self.fold.bound.max(pid + 1);
-        let body = decode(self.materializer, kind, bytes)
+        let what = decode(self.materializer, kind, bytes)
             .map_err(|why| format!("a fragment of page {pid} does not decode: {why}"))?;
         if recovers
-            && let Body::Base(frag) | Body::Append(frag) = &body
+            && let What::Fragment(Body::Base(frag) | Body::Append(frag)) = &what
             && let Some(value) = self.materializer.recover(frag)
         {
             self.recover(place.lsn, value);
         }
         if seq > (self.durable_seq)(pid) {
-            self.fold.changes.push(Change { pid, lsn: place.lsn, first: place.first, seq, body });
+            self.fold.changes.push(Change { pid, lsn: place.lsn, first: place.first, seq, what });
         }
         Ok(())
     }
@@ -193,12 +210,18 @@ fn decode<M: Materializer>(
     materializer: &M,
     kind: EntryKind,
     bytes: &[u8],
-) -> Result<Body<M::PageFrag>, DecodeError> {
-    match kind {
-        EntryKind::Append => Ok(Body::Append(materializer.decode(bytes)?)),
-        EntryKind::Base => Ok(Body::Base(materializer.decode(bytes)?)),
-        EntryKind::Free => Ok(Body::Free),
-    }
+) -> Result<What<M::PageFrag>, DecodeError> {
+    Ok(What::Fragment(match kind {
+        EntryKind::Append => Body::Append(materializer.decode(bytes)?),
+        EntryKind::Base => Body::Base(materializer.decode(bytes)?),
+        EntryKind::Free => Body::Free,
+        EntryKind::Adopt => {
+            let mut source = Source::new(bytes);
+            let extents = Extents::decode(&mut source)?;
+            source.end("the place of a value")?;
+            return Ok(What::Adopts(extents));
+        }
+    }))
 }
 
 /// Sorts changes by page and number, and drops those that a later base or free of their page covers.
@@ -208,7 +231,7 @@ fn order<P>(changes: &mut Vec<Change<P>>) {
     let mut covered = None;
     changes.retain(|change| {
         let keep = covered != Some(change.pid);
-        if !matches!(change.body, Body::Append(_)) {
+        if !change.what.is_append() {
             covered = Some(change.pid);
         }
         keep

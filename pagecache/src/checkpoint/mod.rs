@@ -32,6 +32,7 @@ use crate::{
         superblock::{DirectoryRef, SALTS_MAX, Superblock},
     },
     ids::{FragmentAddr, Lsn, PageId},
+    io::SyncReason,
     log::Log,
     materializer::Materializer,
     page::chain::ALL_DURABLE,
@@ -315,7 +316,7 @@ impl State {
         };
         let bytes = directory.encode();
         let addr = put(&[(0, FrameKind::Directory, &bytes)])?[0];
-        cache.store.make_durable()?;
+        cache.store.make_durable(SyncReason::Images)?;
         Ok((addr, checksum(&bytes)))
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Checkpointer, Purpose, Recovery, SaltSource,
-    fold::{Change, Fold, Replayed, fold},
+    fold::{Change, Fold, Replayed, What, fold},
 };
 use crate::{
     cache::Cache,
@@ -26,12 +26,12 @@ use crate::{
     log::{Geometry, Log, Position, tail},
     materializer::Materializer,
     page::{
-        cell::{Durable, Head, Image},
+        cell::{Durable, Form, Head, Image, Word},
         chain::{Body, Draft, Node, Stamp},
     },
-    reclaim::pin,
+    reclaim::{Guard, pin},
     store::{
-        Store,
+        self, Store,
         pages::PagesFile,
         superblocks::{self, Publisher},
     },
@@ -101,7 +101,7 @@ pub(crate) fn open<M: Materializer>(
     let materializer = M::new(config.clone(), &recovery.as_ref().map(|(_, value)| value.clone()));
     let tail = read_tail(storage, config, &superblock)?;
     let fold = fold_tail(&materializer, &table, recovery, tail.as_ref(), storage)?;
-    let store = Store::new(file.clone(), live_addresses(&superblock, &table), settings.cleaning)?;
+    let store = Store::new(file.clone(), live_addresses(&superblock, &table, &fold), settings.cleaning)?;
     // A second materializer knows what the tail added; the first one only decoded it.
     let value = fold.recovery.as_ref().map(|(_, value)| value.clone());
     let cache = Cache::new(
@@ -117,7 +117,10 @@ pub(crate) fn open<M: Materializer>(
         None => clean_position(storage, &superblock)?,
     };
     let Fold { changes, recovery, .. } = fold;
+    let freed = freed_values(&table, &changes);
     restore_chains(&cache, changes);
+    // Without a write: so that the next checkpoint, whatever it is for, frees what they take.
+    let _none_is_skipped = cache.write_back(&freed, store::Purpose::Ordinary)?;
     let end = position.end;
     let publisher = Publisher::new(file, superblock.clone(), slots);
     let log = Log::new(storage.clone(), log_geometry(config, &superblock), poison.clone(), position)?;
@@ -317,7 +320,7 @@ fn fold_tail<M: Materializer>(
     let bound = table.directory.as_ref().map_or(0, |directory| directory.page_bound as PageId);
     let durable_seq = |pid: PageId| -> PageSeq {
         match table.entry(pid) {
-            Some(Entry::Present { seq, .. } | Entry::Free { seq }) => *seq,
+            Some(Entry::Present { seq, .. } | Entry::Value { seq, .. } | Entry::Free { seq }) => *seq,
             None => 0,
         }
     };
@@ -345,11 +348,17 @@ fn fold_tail<M: Materializer>(
 fn check_bases<P, R>(table: &Table, fold: &Fold<P, R>, storage: &Arc<dyn Storage>) -> Result<(), Failure> {
     for changes in fold.changes.chunk_by(|a, b| a.pid == b.pid) {
         let pid = changes[0].pid;
-        let stands = !matches!(changes[0].body, Body::Append(_))
-            || matches!(table.entry(pid), Some(Entry::Present { .. }));
+        let below = table.entry(pid);
+        let stands = match &changes[0].what {
+            What::Fragment(Body::Append(_)) => matches!(below, Some(Entry::Present { .. })),
+            What::Fragment(Body::Base(_) | Body::Free) => true,
+            // A freed id is used again only once a checkpoint has it free.
+            What::Adopts(_) => matches!(below, None | Some(Entry::Free { .. })),
+        };
         let ascends = changes.windows(2).all(|pair| pair[0].seq < pair[1].seq);
-        let alive = changes.iter().skip(1).all(|change| matches!(change.body, Body::Append(_)))
-            && (changes.len() == 1 || !matches!(changes[0].body, Body::Free));
+        let alive = changes.iter().skip(1).all(|change| change.what.is_append())
+            && (changes.len() == 1
+                || !matches!(changes[0].what, What::Fragment(Body::Free) | What::Adopts(_)));
         if !(stands && ascends && alive) {
             return Err(Failure::Corrupt {
                 found: format!(
@@ -364,12 +373,21 @@ fn check_bases<P, R>(table: &Table, fold: &Fold<P, R>, storage: &Arc<dyn Storage
     Ok(())
 }
 
-fn live_addresses(superblock: &Superblock, table: &Table) -> Vec<FragmentAddr> {
+/// What the table and adopting records refer to: these bytes count before any segment is handed out
+/// (P-4).
+fn live_addresses<P, R>(superblock: &Superblock, table: &Table, fold: &Fold<P, R>) -> Vec<FragmentAddr> {
     let mut live: Vec<FragmentAddr> = superblock.directory.iter().map(|named| named.addr).collect();
     live.extend(table.map.values().map(|named| named.addr));
     for entry in table.entries.iter().flatten() {
-        if let Entry::Present { parts, .. } = entry {
-            live.extend(parts.iter().copied());
+        match entry {
+            Entry::Present { parts, .. } => live.extend(parts.iter().copied()),
+            Entry::Value { extents, .. } => live.extend(extents.addrs()),
+            Entry::Free { .. } => {}
+        }
+    }
+    for change in &fold.changes {
+        if let What::Adopts(extents) = &change.what {
+            live.extend(extents.addrs());
         }
     }
     live
@@ -387,7 +405,11 @@ fn restore<M: Materializer>(
         match table.entry(pid) {
             Some(Entry::Present { seq, parts }) => {
                 let image = Image { base: parts[0], deltas: parts[1..].to_vec() };
-                let durable = Durable { seq: *seq, image: Some(image) };
+                let durable = Durable { seq: *seq, form: Form::Page(image) };
+                cache.pages.restore_present(pid, durable);
+            }
+            Some(Entry::Value { seq, extents }) => {
+                let durable = Durable { seq: *seq, form: Form::Value(Arc::new(extents.clone())) };
                 cache.pages.restore_present(pid, durable);
             }
             Some(Entry::Free { seq }) => cache.pages.restore_free(pid, *seq),
@@ -397,22 +419,40 @@ fn restore<M: Materializer>(
         while changed.next_if_eq(&pid).is_some() {
             is_changed = true;
         }
-        if !is_changed && !matches!(table.entry(pid), Some(Entry::Present { .. })) {
+        if !is_changed && matches!(table.entry(pid), None | Some(Entry::Free { .. })) {
             cache.pages.restore_given_back(pid);
         }
     }
     Ok(())
 }
 
+/// The large values of the checkpoint that the tail frees.
+fn freed_values<P>(table: &Table, changes: &[Change<P>]) -> Vec<PageId> {
+    let is_freed = |change: &&Change<P>| {
+        matches!(change.what, What::Fragment(Body::Free))
+            && matches!(table.entry(change.pid), Some(Entry::Value { .. }))
+    };
+    changes.iter().filter(is_freed).map(|change| change.pid).collect()
+}
+
 /// Puts the tail's changes above the checkpoint's pages, without reading any of these.
 fn restore_chains<M: Materializer>(cache: &Cache<M>, changes: Vec<Change<M::PageFrag>>) {
     let guard = pin();
-    let mut changes = changes.into_iter().peekable();
-    while let Some(bottom) = changes.next() {
-        let pid = bottom.pid;
-        let mut chain = Node::bottom(&cache.memory, draft(cache, bottom));
-        while let Some(change) = changes.next_if(|change| change.pid == pid) {
-            chain = Node::atop(&cache.memory, draft(cache, change), chain);
+    let fragments = changes.into_iter().filter_map(|change| {
+        let Change { pid, lsn, first, seq, what } = change;
+        match what {
+            What::Fragment(body) => Some((pid, draft(cache, Recovered { lsn, first, seq, body }))),
+            What::Adopts(extents) => {
+                adopt(cache, pid, Durable { seq, form: Form::Value(Arc::new(extents)) }, lsn, &guard);
+                None
+            }
+        }
+    });
+    let mut fragments = fragments.peekable();
+    while let Some((pid, bottom)) = fragments.next() {
+        let mut chain = Node::bottom(&cache.memory, bottom);
+        while let Some((_, draft)) = fragments.next_if(|(other, _)| *other == pid) {
+            chain = Node::atop(&cache.memory, draft, chain);
         }
         let cell = cache.pages.cell(pid).expect("the fold's bound is above every page in it");
         let (word, head) = cell.head(&guard);
@@ -424,8 +464,16 @@ fn restore_chains<M: Materializer>(cache: &Cache<M>, changes: Vec<Change<M::Page
     }
 }
 
-/// A recovered change as a node; charged from here on.
-fn draft<M: Materializer>(cache: &Cache<M>, change: Change<M::PageFrag>) -> Draft<M::PageFrag> {
+/// A recovered fragment.
+struct Recovered<P> {
+    lsn: Lsn,
+    first: Lsn,
+    seq: PageSeq,
+    body: Body<P>,
+}
+
+/// A recovered fragment as a node; charged from here on.
+fn draft<M: Materializer>(cache: &Cache<M>, change: Recovered<M::PageFrag>) -> Draft<M::PageFrag> {
     let frag = match &change.body {
         Body::Base(frag) | Body::Append(frag) => Some(frag),
         Body::Free => None,
@@ -433,4 +481,15 @@ fn draft<M: Materializer>(cache: &Cache<M>, change: Change<M::PageFrag>) -> Draf
     let charge = cache.charge_of(frag);
     cache.charge(charge);
     Draft { seq: change.seq, stamp: Stamp::At(change.lsn), oldest: change.first, charge, body: change.body }
+}
+
+/// Makes a page the value that the record at `lsn` adopted. It has no chain that would keep the log from
+/// that record on, so it takes its place in the list of map changes at once, for the next checkpoint.
+fn adopt<M: Materializer>(cache: &Cache<M>, pid: PageId, durable: Durable, lsn: Lsn, guard: &Guard) {
+    let cell = cache.pages.cell(pid).expect("the fold's bound is above every page in it");
+    let claim = cell.claim().expect("nobody else uses a store that is being opened");
+    let evicted = Word::evicted(durable.seq);
+    cache.changes.lock().record(pid, &claim, durable, lsn, guard);
+    let (word, _) = cell.head(guard);
+    assert!(cell.set(word, evicted, guard), "page {pid} changed while the store was being opened");
 }

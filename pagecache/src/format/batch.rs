@@ -17,6 +17,9 @@ pub(crate) enum EntryKind {
     Append,
     Base,
     Free,
+    /// The page is a value whose bytes were written and synced before; the entry's bytes say where
+    /// ([`super::value`]).
+    Adopt,
 }
 
 /// One fragment of a batch, as it stands in the log.
@@ -42,6 +45,7 @@ pub(crate) fn put_header(
         EntryKind::Append => 1,
         EntryKind::Base => 2,
         EntryKind::Free => 3,
+        EntryKind::Adopt => 4,
     };
     header[7..15].copy_from_slice(&seq.to_le_bytes());
     let len32 = u32::try_from(len).expect("a fragment fits a log buffer");
@@ -71,6 +75,7 @@ fn parse(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), String> {
         1 => EntryKind::Append,
         2 => EntryKind::Base,
         3 => EntryKind::Free,
+        4 => EntryKind::Adopt,
         other => return Err(format!("a batch entry has the unknown kind {other}")),
     };
     let mut seq = [0; 8];

@@ -118,6 +118,30 @@ impl FrameSeed {
         crc.copy_from_slice(&self.checksum(offset, covered).to_le_bytes());
     }
 
+    /// As [`FrameSeed::open`], of a frame whose header and payload lie apart in memory.
+    pub(crate) fn open_parts(
+        &self,
+        offset: u64,
+        head: &[u8; FRAME_HEADER_BYTES],
+        payload: &[u8],
+    ) -> Result<FrameHeader, DecodeError> {
+        let written = Source::new(head).u32("the frame checksum")?;
+        let mut hasher = self.0.clone();
+        hasher.update(&offset.to_le_bytes());
+        hasher.update(&head[4..]);
+        hasher.update(payload);
+        let found = hasher.finalize();
+        if found != written {
+            return Err(DecodeError(format!("frame checksum is {found:08x}, {written:08x} was written")));
+        }
+        let header = FrameHeader::decode(head)?;
+        if header.payload_bytes as usize != payload.len() {
+            let (said, is) = (header.payload_bytes, payload.len());
+            return Err(DecodeError(format!("frame says {said} bytes of payload, its address {is}")));
+        }
+        Ok(header)
+    }
+
     /// Reads and verifies the frame that `bytes`, found at `offset`, consist of.
     pub(crate) fn open<'a>(
         &self,

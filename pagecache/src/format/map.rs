@@ -3,7 +3,8 @@
 //! Both are payloads of frames. Numbers are varints, except checksums and LSNs.
 //!
 //! ```text
-//! map page:  number, entries, free, {index u8, parts u8 (0: free), seq, parts x {offset, len}}
+//! map page:  number, entries, free, {index u8, parts u8 (0: free), seq, parts x {offset, len}
+//!                                    or index u8, 255, seq, extents of a value}
 //! directory: page bound,
 //!            map pages, {number - previous, has free u8, offset, len, crc u32},
 //!            has recovery u8 [lsn i64, bytes, value],
@@ -20,7 +21,10 @@
 
 use crate::{
     error::DecodeError,
-    format::bytes::{Source, put_varint, put_zigzag},
+    format::{
+        bytes::{Source, put_varint, put_zigzag},
+        value::Extents,
+    },
     ids::{FragmentAddr, Lsn, PageSeq},
 };
 
@@ -28,12 +32,16 @@ use crate::{
 pub(crate) const MAP_SPAN: u64 = 256;
 /// Most durable fragments of one page.
 pub(crate) const PARTS_MAX: usize = 4;
+/// Stands in the place of the number of fragments of a page that is a value.
+const VALUE_PARTS: u8 = u8::MAX;
 
 /// The durable form of one page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The page as of `seq` is these fragments: the base, then delta-pages, oldest first.
     Present { seq: PageSeq, parts: Vec<FragmentAddr> },
+    /// The page is a large value, whose bytes lie there.
+    Value { seq: PageSeq, extents: Extents },
     /// The page id is free; the next change has the number after `seq`.
     Free { seq: PageSeq },
 }
@@ -87,12 +95,12 @@ fn verify(payload: &[u8], crc: u32, what: &str) -> Result<(), DecodeError> {
     Err(DecodeError(format!("{what} has checksum {found:08x}, {crc:08x} is on record")))
 }
 
-fn put_addr(out: &mut Vec<u8>, addr: FragmentAddr) {
+pub(super) fn put_addr(out: &mut Vec<u8>, addr: FragmentAddr) {
     put_varint(out, addr.offset);
     put_varint(out, u64::from(addr.len));
 }
 
-fn addr(source: &mut Source<'_>) -> Result<FragmentAddr, DecodeError> {
+pub(super) fn addr(source: &mut Source<'_>) -> Result<FragmentAddr, DecodeError> {
     let addr = FragmentAddr { offset: source.varint("an offset")?, len: source.varint_u32("a length")? };
     if addr.offset.checked_add(u64::from(addr.len)).is_none() {
         return Err(DecodeError(format!("address {} exceeds any file", addr.offset)));
@@ -114,6 +122,11 @@ fn ascend(source: &mut Source<'_>, last: Option<u64>, what: &str) -> Result<u64,
 impl Entry {
     fn encode(&self, out: &mut Vec<u8>) {
         let (seq, parts) = match self {
+            Entry::Value { seq, extents } => {
+                out.push(VALUE_PARTS);
+                put_varint(out, *seq);
+                return extents.encode(out);
+            }
             Entry::Present { seq, parts } => (*seq, parts.as_slice()),
             Entry::Free { seq } => (*seq, [].as_slice()),
         };
@@ -125,8 +138,12 @@ impl Entry {
     }
 
     fn decode(source: &mut Source<'_>) -> Result<Entry, DecodeError> {
-        let part_count = usize::from(source.u8("the number of fragments")?);
+        let part_count = source.u8("the number of fragments")?;
         let seq = source.varint("a page's number")?;
+        if part_count == VALUE_PARTS {
+            return Ok(Entry::Value { seq, extents: Extents::decode(source)? });
+        }
+        let part_count = usize::from(part_count);
         if part_count == 0 {
             return Ok(Entry::Free { seq });
         }
@@ -141,8 +158,8 @@ impl Entry {
 impl MapPage {
     /// How many page ids of the span hold no page, those past the bound included.
     pub(crate) fn free_count(&self) -> u64 {
-        let present = self.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Present { .. })).count();
-        MAP_SPAN - present as u64
+        let taken = self.entries.iter().filter(|(_, entry)| !matches!(entry, Entry::Free { .. })).count();
+        MAP_SPAN - taken as u64
     }
 
     /// The payload.

@@ -10,3 +10,4 @@ pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod segment;
 pub(crate) mod superblock;
+pub(crate) mod value;

@@ -63,6 +63,8 @@ pub enum SyncReason {
     Commit,
     /// Page images and map pages, before a superblock names them.
     Images,
+    /// Bytes of large values, before the record that adopts them.
+    Values,
     /// The first slot of a new superblock, before the second is touched.
     FirstSuperblock,
     /// The second slot of a new superblock, before anything is reused.
@@ -73,12 +75,13 @@ pub enum SyncReason {
 
 impl SyncReason {
     /// Every reason, for the table that drops each.
-    pub const ALL: [SyncReason; 8] = [
+    pub const ALL: [SyncReason; 9] = [
         SyncReason::Creation,
         SyncReason::CreationName,
         SyncReason::LogName,
         SyncReason::Commit,
         SyncReason::Images,
+        SyncReason::Values,
         SyncReason::FirstSuperblock,
         SyncReason::SecondSuperblock,
         SyncReason::Tail,

@@ -12,13 +12,14 @@
 //! * CELL-2: a word with a number never returns: numbers only grow for a page.
 //! * CELL-3: only the holder of the claim replaces the durable record, and retires the old one.
 
-use std::{fmt, marker::PhantomData, ptr};
+use std::{fmt, marker::PhantomData, ptr, sync::Arc};
 
 use super::{
     chain::{Node, free_chain},
     table::ZeroInit,
 };
 use crate::{
+    format::value::Extents,
     ids::{FragmentAddr, PageSeq},
     mem::Placed,
     reclaim::Guard,
@@ -127,8 +128,18 @@ unsafe impl ZeroInit for DirtyBits {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Durable {
     pub(crate) seq: PageSeq,
-    /// Where its fragments lie; `None` for a page that is free.
-    pub(crate) image: Option<Image>,
+    pub(crate) form: Form,
+}
+
+/// What a page is in its durable form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The page is free.
+    Free,
+    /// Its fragments lie there.
+    Page(Image),
+    /// It is a large value.
+    Value(Arc<Extents>),
 }
 
 /// An image and the delta-pages above it.
@@ -139,10 +150,28 @@ pub(crate) struct Image {
 }
 
 impl Durable {
-    /// Every address, the base first; none if the page is free.
+    /// Where its fragments lie, of a page that has some.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        match &self.form {
+            Form::Page(image) => Some(image),
+            Form::Free | Form::Value(_) => None,
+        }
+    }
+
+    /// Where its bytes lie, of a page that is a value.
+    pub(crate) fn value(&self) -> Option<&Arc<Extents>> {
+        match &self.form {
+            Form::Value(extents) => Some(extents),
+            Form::Free | Form::Page(_) => None,
+        }
+    }
+
+    /// Every address, the base or the first extent first; none if the page is free.
     pub(crate) fn parts(&self) -> impl Iterator<Item = FragmentAddr> {
-        let image = self.image.as_ref();
-        image.into_iter().flat_map(|image| std::iter::once(image.base).chain(image.deltas.iter().copied()))
+        let image = self.image().into_iter();
+        let fragments =
+            image.flat_map(|image| std::iter::once(image.base).chain(image.deltas.iter().copied()));
+        fragments.chain(self.value().into_iter().flat_map(|extents| extents.addrs()))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     error::Failure,
     ids::{PAGE_ID_LIMIT, PageId, PageSeq},
     page::{
-        cell::{Cell, DirtyBits, Durable, Head, Word},
+        cell::{Cell, DirtyBits, Durable, Form, Head, Word},
         table::Table,
     },
     reclaim::{Guard, pin},
@@ -157,7 +157,7 @@ impl<P: Send + Sync + 'static> Pages<P> {
 
     /// Recovery: a page that is free.
     pub(crate) fn restore_free(&self, pid: PageId, seq: PageSeq) {
-        let durable = (seq > 0).then_some(Durable { seq, image: None });
+        let durable = (seq > 0).then_some(Durable { seq, form: Form::Free });
         self.cell(pid).expect("restored ids are below the bound").restore(Word::free(seq), durable);
     }
 }

@@ -19,10 +19,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     PageCache,
     admission::{Admission, Admitted},
-    install::{Aim, Outcome, Target, based, conflict, frag_of},
+    install::{Aim, Outcome, Target, based, conflict, frag_of, is_freed},
     page_ptr::PagePtr,
     run::{Parts, Written},
     shared::Shared,
+    values::{NewValue, ValueId},
 };
 use crate::{
     error::{Error, Failure, Result},
@@ -39,6 +40,7 @@ use crate::{
         slot::Slot,
     },
     reclaim::{Guard, pin},
+    store::Purpose,
 };
 
 /// What the last look at a batch decides.
@@ -60,6 +62,8 @@ struct Item<P> {
     seq: PageSeq,
     kind: EntryKind,
     frag: Option<P>,
+    /// Where a value lies that the batch adopts.
+    extents: Vec<u8>,
     /// The page was new: if the batch aborts, its id goes back.
     fresh: bool,
 }
@@ -74,6 +78,10 @@ where
     pc: &'c PageCache<PM, P, R>,
     slot: Arc<Slot>,
     items: Vec<Item<P>>,
+    /// Values that become pages at the commit; nobody can reach them before.
+    adopted: Vec<NewValue<'c, PM>>,
+    /// Pages of values that go at the commit.
+    freed_values: Vec<PageId>,
     bytes: usize,
     admitted: Admitted<'c, PM>,
     optional: bool,
@@ -98,6 +106,8 @@ where
             pc: self,
             slot: Arc::new(Slot::new()),
             items: Vec::new(),
+            adopted: Vec::new(),
+            freed_values: Vec::new(),
             bytes: 0,
             admitted: self.shared.admit(admission)?,
             optional: admission.optional,
@@ -235,6 +245,7 @@ where
                 Body::Free => EntryKind::Free,
             },
             frag: frag_of(&body).cloned(),
+            extents: Vec::new(),
             fresh: matches!(target.head, Head::Allocated(_)),
         };
         let charge = cache.charge_of(frag_of(&body));
@@ -262,6 +273,77 @@ where
                 cache.uncharge(charge);
                 Err(Error::CasFailed(self.now(&target, guard)))
             }
+        }
+    }
+
+    /// Makes a value part of the batch: it is there from the commit on, named by whatever else the batch
+    /// writes. A batch that is given up leaves the value to the caller's handle.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::TooLarge`] if the batch exceeds [`PageCache::batch_bytes_max`], [`Failure::Misuse`] if
+    /// the value was adopted before.
+    pub fn adopt(&mut self, value: &NewValue<'c, PM>) -> std::result::Result<ValueId, Failure> {
+        let id = value.id();
+        if value.0.is_adopted() || self.adopted.iter().any(|other| other.id() == id) {
+            return Err(Failure::Misuse { what: "a value is adopted once" });
+        }
+        let mut extents = Vec::with_capacity(value.0.extents().encoded_bytes_max());
+        value.0.extents().encode(&mut extents);
+        let bytes = self.bytes + ENTRY_HEADER_BYTES + extents.len();
+        self.admitted.check(bytes)?;
+        self.bytes = bytes;
+        let (kind, frag, fresh) = (EntryKind::Adopt, None, false);
+        self.items.push(Item { pid: id.pid, seq: id.seq, kind, frag, extents, fresh });
+        self.adopted.push(value.clone());
+        Ok(id)
+    }
+
+    /// Frees a value once the batch commits. The caller has added the change to the batch that takes the
+    /// value's name away, so nobody else frees it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Corrupt`] if the page is not that value.
+    pub fn free_value(&mut self, value: ValueId, guard: &Guard) -> std::result::Result<(), Failure> {
+        let cache = &self.pc.shared.cache;
+        let lost = || Failure::Corrupt {
+            found: format!("page {} is not the value of change {} that is to be freed", value.pid, value.seq),
+            path: cache.store.path(),
+            offset: 0,
+        };
+        let cell = cache.pages.cell(value.pid).ok_or_else(lost)?;
+        loop {
+            let durable = cell.durable(guard);
+            if !durable.is_some_and(|durable| durable.seq == value.seq && durable.value().is_some()) {
+                return Err(lost());
+            }
+            let (word, head) = cell.head(guard);
+            let before = match head {
+                Head::Evicted(seq) => seq,
+                Head::Chain(top) if top.pending() == 0 && !is_freed(top) => top.seq,
+                _ => return Err(lost()),
+            };
+            let bytes = self.bytes + ENTRY_HEADER_BYTES;
+            self.admitted.check(bytes)?;
+            let (seq, charge, stamp) = (before + 1, cache.charge_of(None), Stamp::Slot(self.slot.clone()));
+            let draft = Draft { body: Body::Free, seq, stamp, oldest: Lsn::MAX, charge };
+            let node = match head {
+                Head::Chain(top) => Node::above(&cache.memory, draft, top),
+                _ => Node::bottom(&cache.memory, draft),
+            };
+            cache.charge(charge);
+            if cell.push(word, node).is_ok() {
+                let (pid, kind, frag) = (value.pid, EntryKind::Free, None);
+                self.items.push(Item { pid, seq, kind, frag, extents: Vec::new(), fresh: false });
+                self.freed_values.push(pid);
+                self.bytes = bytes;
+                self.admitted.take_memory(charge);
+                cache.pages.mark_dirty(pid);
+                return Ok(());
+            }
+            // An eviction has taken an aborted change away.
+            cache.uncharge(charge);
         }
     }
 
@@ -319,10 +401,14 @@ where
             shared.advance_recovery(lsn, value);
         }
         self.settled = true;
+        // Before anything that names them shows, and before the watermark passes the record (VALUE-2).
+        self.adopted.iter().for_each(|value| value.0.adopt(lsn));
         self.slot.commit(run.as_ref().map_or(lsn, Written::first), lsn);
         reservation.complete();
         // From here on the pages themselves keep the log from the run's first part on.
         drop(run);
+        // Large, so not left to the next checkpoint; what another thread is about to move is.
+        let _left_dirty = shared.cache.write_back(&self.freed_values, Purpose::Ordinary);
         shared.note_progress(lsn);
         shared.keep_within_capacity();
         shared.keep_within_room();
@@ -377,8 +463,9 @@ where
     /// Writes one entry to the front of `out` and returns the rest.
     fn encode<'o>(&self, item: &Item<P>, out: &'o mut [u8], len: usize) -> &'o mut [u8] {
         let (place, rest) = put_header(out, item.pid, item.kind, item.seq, len);
-        if let Some(frag) = &item.frag {
-            self.pc.shared.cache.materializer.encode(frag, place);
+        match &item.frag {
+            Some(frag) => self.pc.shared.cache.materializer.encode(frag, place),
+            None => place.copy_from_slice(&item.extents),
         }
         rest
     }
@@ -386,7 +473,7 @@ where
 
 impl<P> Item<P> {
     fn len<M: Materializer<PageFrag = P>>(&self, materializer: &M) -> usize {
-        self.frag.as_ref().map_or(0, |frag| materializer.encoded_len(frag))
+        self.frag.as_ref().map_or(self.extents.len(), |frag| materializer.encoded_len(frag))
     }
 }
 

@@ -12,6 +12,7 @@ mod page_ptr;
 mod read;
 mod run;
 mod shared;
+mod values;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ pub use admission::Admission;
 pub use batch::{Batch, Verdict};
 pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
 pub use shared::Stats;
+pub use values::{NewValue, UnsyncedValue, ValueId, ValueReader};
 
 use self::{install::Outcome, shared::Shared};
 use crate::{

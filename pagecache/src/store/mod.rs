@@ -5,7 +5,7 @@
 //! * [`segments`] counts live bytes and says which segment may be written over, and when.
 //! * [`writer`] appends frames, [`placement`] decides where they go.
 //! * [`space`] says how long the file may be, and which segments to empty when it is longer.
-//! * [`reader`] reads one frame, [`scan`] all of one segment.
+//! * [`reader`] reads one frame, [`scan`] all of one segment, [`value`] the frames of a large value.
 //!
 //! What is in a frame, and which frames a page consists of, is the caller's business.
 
@@ -19,6 +19,7 @@ pub(crate) mod space;
 pub(crate) mod stats;
 pub(crate) mod superblocks;
 pub(crate) mod table;
+pub(crate) mod value;
 pub(crate) mod writer;
 
 use std::{path::PathBuf, sync::Arc};
@@ -30,11 +31,13 @@ pub(crate) use self::{
     segments::{Mark, Pin},
     space::Due,
     stats::StoreStats,
+    value::{Extent, ValueFrames},
     writer::{Batch, Purpose, Stream, WrittenFrame},
 };
 use crate::{
     error::Failure,
     ids::{FragmentAddr, PageSeq},
+    io::SyncReason,
     sync::AtomicBool,
 };
 
@@ -93,6 +96,11 @@ impl Store {
         self.segments.release_under(addr, mark);
     }
 
+    /// Releases what was never named by a superblock, a map entry or a record that counts.
+    pub(crate) fn release_unnamed(&self, addr: FragmentAddr) {
+        self.segments.release_unnamed(addr);
+    }
+
     /// The moment at which a checkpoint fixes its prefix.
     pub(crate) fn mark(&self) -> Mark {
         self.segments.mark()
@@ -108,12 +116,21 @@ impl Store {
     }
 
     /// Makes every finished batch durable, and safe from later writes.
-    pub(crate) fn make_durable(&self) -> Result<(), Failure> {
-        self.writer.make_durable()
+    pub(crate) fn make_durable(&self, reason: SyncReason) -> Result<(), Failure> {
+        self.writer.make_durable(reason)
     }
 
     /// Gives free segments at the file's end back.
     pub(crate) fn shrink(&self) -> Result<(), Failure> {
+        self.writer.shrink()
+    }
+
+    /// As [`Store::shrink`], after leaving the segments from that of `offset` on as they are, though they
+    /// may not be full.
+    pub(crate) fn shrink_from(&self, offset: u64) -> Result<(), Failure> {
+        let layout = self.file.layout();
+        let data = offset.saturating_sub(layout.data_start());
+        self.writer.leave_segments_from(data / layout.segment_bytes());
         self.writer.shrink()
     }
 

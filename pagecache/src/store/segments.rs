@@ -146,6 +146,12 @@ impl Segments {
         self.release_at(&mut table, addr, mark.0);
     }
 
+    /// Counts a frame as gone that no superblock or valid record has ever referred to: it need not wait
+    /// for a checkpoint.
+    pub(crate) fn release_unnamed(&self, addr: FragmentAddr) {
+        self.release_at(&mut self.table.lock(), addr, 0);
+    }
+
     fn release_at(&self, table: &mut Table, addr: FragmentAddr, released: u64) {
         let Ok(touched) = self.known(table, addr) else { return };
         for segment in touched {

@@ -1,5 +1,6 @@
 //! No segment is handed out while anything may still need it, and none is lost.
 
+use crate::io::SyncReason;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::Segments;
@@ -284,7 +285,7 @@ impl Model {
             }
             6 => self.begun = Some((self.segments.mark(), self.map.clone())),
             7 => {
-                self.writer.make_durable().expect("no failure");
+                self.writer.make_durable(SyncReason::Images).expect("no failure");
                 self.closed = self.protected();
                 if let Some((mark, map)) = self.begun.take() {
                     self.published = map;

@@ -58,9 +58,11 @@ pub(crate) enum Stream {
     Survivors,
     /// Map pages and directories, which the next checkpoints supersede.
     Tables,
+    /// Large values, which fill segments by themselves.
+    Values,
 }
 
-const STREAMS: usize = 3;
+const STREAMS: usize = 4;
 
 #[derive(Debug)]
 struct Position {
@@ -88,7 +90,7 @@ impl FrameWriter {
         let file_bytes = file.len()?;
         let resumed = segments.resume(file_bytes);
         let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
-        let position = Position { tails: [tail, None, None], united: false, file_bytes };
+        let position = Position { tails: [tail, None, None, None], united: false, file_bytes };
         let length = AtomicU64::new(file_bytes);
         Ok(FrameWriter { file, segments, position: Mutex::new(position), length })
     }
@@ -142,9 +144,9 @@ impl FrameWriter {
     }
 
     /// Makes every finished batch durable, and safe from later writes.
-    pub(crate) fn make_durable(&self) -> Result<(), Failure> {
+    pub(crate) fn make_durable(&self, reason: SyncReason) -> Result<(), Failure> {
         self.seal_blocks();
-        self.file.sync(SyncReason::Images)
+        self.file.sync(reason)
     }
 
     /// Fills the reserve up with written segments. A store that cannot fill it still works; it may
@@ -199,7 +201,7 @@ impl FrameWriter {
     fn append(&self, batch: &mut Batch<'_>) -> Result<(), Failure> {
         self.file.check()?;
         let mut position = self.position.lock();
-        let stream = self.stream_of(&position, batch);
+        let stream = self.stream_of(&position, batch.stream);
         let second = match batch.purpose {
             Purpose::Ordinary => Choice::Written,
             Purpose::Checkpoint => Choice::Reserve,
@@ -215,12 +217,19 @@ impl FrameWriter {
     }
 
     /// A small store has one stream: the others' segments would be most of it.
-    fn stream_of(&self, position: &Position, batch: &Batch<'_>) -> Stream {
+    fn stream_of(&self, position: &Position, stream: Stream) -> Stream {
         let parted_from = STREAMS_FROM_SEGMENTS * self.file.layout().segment_bytes();
         match position.united || self.segments.live_bytes() < parted_from {
             true => Stream::Hot,
-            false => batch.stream,
+            false => stream,
         }
+    }
+
+    /// Bytes left in the segment that frames of this stream go to.
+    pub(crate) fn room(&self, stream: Stream) -> u64 {
+        let position = self.position.lock();
+        let tail = position.tails[self.stream_of(&position, stream) as usize];
+        tail.map_or(0, |tail| self.file.layout().segment_bytes() - tail.used)
     }
 
     fn append_into(
@@ -249,8 +258,10 @@ impl FrameWriter {
         position.tails[stream as usize] = plan.tail;
         for (frame, offset) in batch.pending.drain(..).zip(&plan.offsets) {
             let addr = FragmentAddr { offset: *offset, len: frame.bytes.len() as u32 };
+            let (pid, seq, kind) = (frame.pid, frame.seq, frame.kind);
+            let crc = batch.bytes[frame.bytes].first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc));
             batch.done.holds.push(self.segments.hold(addr)?);
-            batch.done.frames.push(WrittenFrame { pid: frame.pid, seq: frame.seq, kind: frame.kind, addr });
+            batch.done.frames.push(WrittenFrame { pid, seq, kind, addr, crc });
         }
         batch.bytes.clear();
         for (segment, written) in plan.sealed {
@@ -300,6 +311,8 @@ pub(crate) struct WrittenFrame {
     pub(crate) seq: PageSeq,
     pub(crate) kind: FrameKind,
     pub(crate) addr: FragmentAddr,
+    /// The checksum in its header.
+    pub(crate) crc: u32,
 }
 
 /// Frames that are in the file and have no owner yet. While this lives their bytes stay: retain

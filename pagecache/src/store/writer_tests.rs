@@ -115,7 +115,7 @@ fn a_run_takes_whole_segments_and_what_follows_starts_on_a_block() {
 fn a_published_block_is_never_written_again() {
     let store = store(0);
     let first = store.write(&[100]);
-    store.writer.make_durable().expect("no failure");
+    store.writer.make_durable(SyncReason::Images).expect("no failure");
     let (syncs, _) = store.disk.take_log();
     assert_eq!(syncs, [SyncReason::Images]);
     let second = store.write(&[100]);
@@ -301,7 +301,7 @@ fn a_failed_write_poisons_and_reads_go_on() {
     store.push(&mut batch, 1, 100);
     assert!(matches!(batch.finish(), Err(Failure::Poisoned { .. })));
     assert!(matches!(batch.finish(), Err(Failure::Poisoned { .. })));
-    assert!(matches!(store.writer.make_durable(), Err(Failure::Poisoned { .. })));
+    assert!(matches!(store.writer.make_durable(SyncReason::Images), Err(Failure::Poisoned { .. })));
     store.check(&written);
 }
 

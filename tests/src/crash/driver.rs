@@ -12,7 +12,7 @@ use pagecache::{Lsn, io::sim::Rng};
 use tree::{Batch, Db, Durability, IVec};
 
 use super::timeline::{Map, Put, Timeline};
-use crate::world::World;
+use crate::world::{SEGMENT_BYTES, World};
 
 /// Number of the newest state that a crash may show.
 pub const BEGUN: &str = "begun";
@@ -25,6 +25,8 @@ pub const OPENED: &str = "opened";
 
 /// Part of a log segment that a large value takes at most.
 const LARGE_PART: usize = 8;
+/// Segments of the pages that a value takes at most where it lives in a page of its own.
+const SEGMENTS_MAX: usize = 3;
 /// Keys of a batch above one record.
 const RUN_KEYS: u64 = 24;
 
@@ -499,7 +501,13 @@ impl Driver {
         let mut value = format!("{number}-{:x}-{:x}", self.branch, self.rng.below(0x1_0000)).into_bytes();
         let large = self.rng.chance(1, 60);
         let large_bytes = self.world.shape.log_segment_bytes / LARGE_PART;
-        let len = if large { self.rng.index(large_bytes) } else { self.rng.index(self.keys.value_bytes + 1) };
+        let takes_larger =
+            self.world.shape.inline_bytes_max < large_bytes && self.world.shape.cache_bytes >= 1 << 20;
+        let len = match large {
+            true if takes_larger && self.rng.chance(1, 2) => self.rng.index(SEGMENTS_MAX * SEGMENT_BYTES),
+            true => self.rng.index(large_bytes),
+            false => self.rng.index(self.keys.value_bytes + 1),
+        };
         value.resize(value.len().max(len), b'.');
         value
     }

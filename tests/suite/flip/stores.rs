@@ -25,6 +25,9 @@ pub(super) const BLOCK_BYTES: usize = 512;
 pub(super) const LOG_SEGMENT_BYTES: usize = 4 << 10;
 pub(super) const STORE_SEGMENT_BYTES: usize = 2 << 10;
 
+/// Bytes above which a value lies in a page of its own.
+const INLINE_BYTES_MAX: usize = 60;
+
 /// What lies in the files, as [`FileId`] and bytes.
 type Files = Vec<(FileId, Vec<u8>)>;
 
@@ -111,7 +114,11 @@ fn tiny(builder: ConfigBuilder, disk: &Arc<SimDisk>) -> ConfigBuilder {
 }
 
 pub(super) fn open_tree(disk: &Arc<SimDisk>) -> tree::Result<Db> {
-    Config::new().leaf_bytes_max(256).page_cache(|builder| tiny(builder, disk)).open()
+    Config::new()
+        .leaf_bytes_max(256)
+        .inline_bytes_max(INLINE_BYTES_MAX)
+        .page_cache(|builder| tiny(builder, disk))
+        .open()
 }
 
 pub(super) fn open_pages(disk: &Arc<SimDisk>) -> tree::Result<Texts> {
@@ -198,6 +205,14 @@ fn remove(db: &Db, model: &mut Model, key: &[u8]) {
     model.remove(key);
 }
 
+/// One of three is so long that it lies in a page of its own.
+fn some_long(n: usize, mut value: String) -> String {
+    if n.is_multiple_of(3) {
+        value.push_str(", which is written ahead of the leaf that names it, and synced");
+    }
+    value
+}
+
 /// A tree of three levels, from which leaves were freed.
 fn grow(db: &Db, model: &mut Model) {
     for n in 0..150 {
@@ -208,7 +223,7 @@ fn grow(db: &Db, model: &mut Model) {
         remove(db, model, &key);
     }
     for n in 0..12 {
-        insert(db, model, key(n * 11), format!("a second value of {n}"));
+        insert(db, model, key(n * 11), some_long(n, format!("a second value of {n}")));
     }
 }
 
@@ -259,7 +274,7 @@ fn killed_tree() -> Sample {
 
 /// Two or three operations and a flush.
 fn change_tree(db: &Db, history: &mut History, n: usize) {
-    insert(db, history.now(), key(n * 13), format!("value {n} of later days"));
+    insert(db, history.now(), key(n * 13), some_long(n, format!("value {n} of later days")));
     let mut batch = Batch::default();
     let state = history.now();
     for m in 0..4 {

@@ -13,8 +13,8 @@ use pagecache::{
 use super::{
     KEY_BYTES_MAX, Node, NodeError,
     layout::{
-        CHILD_BYTES, FIXED_KEYS, FIXED_VALUES, HAS_HIGH, HEADER_BYTES, Header, PAGE_ID_END, View, head_of,
-        page_number, shared_len,
+        CHILD_BYTES, FIXED_KEYS, FIXED_VALUES, HAS_APART, HAS_HIGH, HEADER_BYTES, Header, PAGE_ID_END, View,
+        end_bytes, head_of, page_number, shared_len,
     },
 };
 
@@ -33,11 +33,13 @@ pub(super) struct Item<'a> {
     pub(super) prefix: &'a [u8],
     pub(super) suffix: &'a [u8],
     pub(super) value: &'a [u8],
+    /// The value stands for one that lives apart.
+    pub(super) is_apart: bool,
 }
 
 impl<'a> Item<'a> {
     pub(super) fn new(key: &'a [u8], value: &'a [u8]) -> Item<'a> {
-        Item { prefix: &[], suffix: key, value }
+        Item { prefix: &[], suffix: key, value, is_apart: false }
     }
 
     /// Records `from..to` of a node.
@@ -45,7 +47,7 @@ impl<'a> Item<'a> {
         let view = *view;
         (from..to).map(move |i| {
             let (suffix, value) = view.record(i);
-            Item { prefix: view.prefix(), suffix, value }
+            Item { prefix: view.prefix(), suffix, value, is_apart: view.is_apart(i) }
         })
     }
 
@@ -140,7 +142,8 @@ fn check_items(frame: &Frame<'_>, items: &[Item<'_>]) -> Result<(), NodeError> {
 
 /// The length of a node, if a buffer can be so long.
 pub(super) fn total_bytes(total: u64) -> Option<u32> {
-    u32::try_from(total).ok().filter(|total| *total as usize <= PageBuf::LEN_MAX)
+    // The top bit of an end says something else.
+    u32::try_from(total).ok().filter(|total| *total as usize <= PageBuf::LEN_MAX && *total <= i32::MAX as u32)
 }
 
 /// The header that these records need.
@@ -158,8 +161,9 @@ fn plan(frame: &Frame<'_>, items: &[Item<'_>]) -> Result<Header, NodeError> {
     let mut flags = if frame.high.is_some() { HAS_HIGH } else { 0 };
     flags |= if keys_fixed { FIXED_KEYS } else { 0 };
     flags |= if values_fixed { FIXED_VALUES } else { 0 };
+    flags |= if items.iter().any(|item| item.is_apart) { HAS_APART } else { 0 };
 
-    let too_large = |_| NodeError("a node of more than 4 GiB".to_owned());
+    let too_large = |_| NodeError("a node of more than 2 GiB".to_owned());
     let width = |fixed: bool, width: usize| u32::try_from(if fixed { width } else { 0 }).map_err(too_large);
     let mut header = Header {
         level: frame.level,
@@ -177,7 +181,7 @@ fn plan(frame: &Frame<'_>, items: &[Item<'_>]) -> Result<Header, NodeError> {
     let key_lens = if header.has_key_lens() { 2 } else { 0 };
     let records = items.iter().map(|item| (key_lens + item.key_len() - prefix_len + item.value.len()) as u64);
     let total = header.records_at() as u64 + records.sum::<u64>();
-    header.total = total_bytes(total).ok_or_else(|| NodeError("a node of more than 4 GiB".to_owned()))?;
+    header.total = total_bytes(total).ok_or_else(|| NodeError("a node of more than 2 GiB".to_owned()))?;
     Ok(header)
 }
 
@@ -203,7 +207,7 @@ fn write(memory: &PageMemory, frame: &Frame<'_>, header: &Header, items: &[Item<
             at.put(back);
             at.put(item.value);
             if let Some(end) = ends.next() {
-                *end = (at.at as u32).to_le_bytes();
+                *end = end_bytes(at.at, item.is_apart);
             }
         }
     })

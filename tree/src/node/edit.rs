@@ -8,7 +8,7 @@ use pagecache::mem::PageMemory;
 use super::{
     Node,
     build::{Cursor, total_bytes},
-    layout::{FIXED_KEYS, FIXED_VALUES, HEADER_BYTES, Header, View, head_of},
+    layout::{FIXED_KEYS, FIXED_VALUES, HAS_APART, HEADER_BYTES, Header, View, head_of},
 };
 
 /// One change, against the records of the node it is made to.
@@ -20,6 +20,8 @@ pub(super) struct Edit<'a> {
     pub(super) replaces: bool,
     /// Key (whole) and value to put there.
     pub(super) put: Option<(&'a [u8], &'a [u8])>,
+    /// The value stands for one that lives apart.
+    pub(super) is_apart: bool,
 }
 
 impl Edit<'_> {
@@ -32,6 +34,10 @@ impl Edit<'_> {
 /// The node with these edits, which must be sorted by key. `None` if its form would change.
 pub(super) fn apply(memory: &PageMemory, view: &View<'_>, edits: &[Edit<'_>]) -> Option<Node> {
     let old = &view.header;
+    // Where values live apart every fold writes anew: next to the values it costs nothing.
+    if old.has(HAS_APART) || edits.iter().any(|edit| edit.is_apart) {
+        return None;
+    }
     if !keeps_widths(view, edits) || !keeps_prefix(view, edits) {
         return None;
     }
@@ -192,7 +198,7 @@ mod tests {
         let memory = PageMemory::new();
         let records = [(&b"ka11"[..], &b"1"[..]), (b"kb22", b"2"), (b"kc33", b"3")];
         let node = Node::leaf(&memory, b"", None, None, records).unwrap();
-        let edit = |at, replaces, put| Edit { at, replaces, put };
+        let edit = |at, replaces, put| Edit { at, replaces, put, is_apart: false };
         let put = |key: &'static str, value: &'static str| Some((key.as_bytes(), value.as_bytes()));
         let cases: [(&str, &[Edit<'_>], bool); 10] = [
             ("replaced", &[edit(1, true, put("kb22", "x"))], true),

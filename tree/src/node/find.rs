@@ -2,13 +2,15 @@
 
 use pagecache::PageId;
 
-use super::{Change, Frag};
+use super::{Apart, Frag, Stored};
 
 /// What the fragments of a leaf say about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Find<'a> {
     /// It has this value.
     Value(&'a [u8]),
+    /// It has this value, which lives apart.
+    Apart(Apart),
     /// It is not there.
     Absent,
     /// It belongs further right.
@@ -39,6 +41,14 @@ fn beyond<'a>(next: Option<PageId>) -> Find<'a> {
     next.map_or(Find::Elsewhere, Find::Right)
 }
 
+fn found(stored: Option<Stored<'_>>) -> Find<'_> {
+    match stored {
+        Some(Stored::Inline(value)) => Find::Value(value),
+        Some(Stored::Apart(apart)) => Find::Apart(apart),
+        None => Find::Absent,
+    }
+}
+
 /// Looks a key up in a leaf.
 ///
 /// The newest fragment that sets the high fence decides whether the key belongs here. Below it, an older
@@ -47,11 +57,11 @@ pub(crate) fn find<'a>(newest_first: impl IntoIterator<Item = &'a Frag>, key: &[
     let mut is_covered = false;
     for frag in newest_first {
         match frag {
-            Frag::Ops(ops) => match ops.get(key) {
-                Some(Change::Put(value)) => return Find::Value(value),
-                Some(Change::Del) => return Find::Absent,
-                None => {}
-            },
+            Frag::Ops(ops) => {
+                if let Some(change) = ops.get(key) {
+                    return found(change.stored());
+                }
+            }
             Frag::Node(node) => {
                 if !node.is_leaf() || key < node.low() {
                     return Find::Elsewhere;
@@ -59,7 +69,7 @@ pub(crate) fn find<'a>(newest_first: impl IntoIterator<Item = &'a Frag>, key: &[
                 return match node.high() {
                     Some(high) if high <= key && is_covered => Find::Absent,
                     Some(high) if high <= key => beyond(node.next()),
-                    _ => node.get(key).map_or(Find::Absent, Find::Value),
+                    _ => found(node.stored(key)),
                 };
             }
             Frag::HalfSplit { separator, right } => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::{
     KEY_BYTES_MAX, Node, NodeError, Ops,
     layout::{NODE, PAGE_ID_END},
-    ops::{DEL, Front, MANY, PUT, read_varint},
+    ops::{APART, DEL, Front, MANY, PUT, read_varint},
 };
 
 const HALF_SPLIT: u8 = 5;
@@ -133,7 +133,7 @@ impl Frag {
         };
         match kind {
             NODE => Node::decode(memory, bytes).map(Frag::Node),
-            PUT | DEL | MANY => Ops::decode(memory, bytes).map(Frag::Ops),
+            PUT | DEL | MANY | APART => Ops::decode(memory, bytes).map(Frag::Ops),
             HALF_SPLIT => read_page(rest).map(|(right, separator)| Frag::HalfSplit { separator, right }),
             POST => read_page(rest).map(|(child, separator)| Frag::Post { separator, child }),
             UNPOST => read_key(rest).map(|separator| Frag::Unpost { separator }),

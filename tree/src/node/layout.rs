@@ -13,6 +13,9 @@
 //! All numbers are little-endian. A *head* is the big-endian number of the first four bytes of a suffix,
 //! padded with zeros, so heads compare as their keys do, or are equal.
 //!
+//! Where some values live apart (HAS_APART), there is an end for every record and its top bit says of
+//! which the value is what stands for it ([`super::apart`]).
+//!
 //! * NODE-1: suffixes rise strictly, heads agree with them, and every key lies within the fences.
 //! * NODE-2: every offset that a header or an end implies lies within the bytes.
 //! * NODE-3: a record carries its suffix length only if neither width is fixed.
@@ -32,6 +35,10 @@ pub(super) const FIXED_KEYS: u8 = 1;
 pub(super) const FIXED_VALUES: u8 = 2;
 /// There is a high fence; without one the node reaches to the last key there can be.
 pub(super) const HAS_HIGH: u8 = 4;
+/// Some values live apart: every record has an end, whose top bit says whether its own does.
+pub(super) const HAS_APART: u8 = 8;
+/// The bit of an end.
+const APART_BIT: u32 = 1 << 31;
 /// Stands for no page where a page could be named.
 pub(super) const NO_PAGE: u64 = u64::MAX;
 /// Page ids are below this.
@@ -100,7 +107,7 @@ impl Header {
     /// True if record positions are computed, not stored.
     #[inline]
     pub(super) fn is_regular(&self) -> bool {
-        self.flags & (FIXED_KEYS | FIXED_VALUES) == FIXED_KEYS | FIXED_VALUES
+        self.flags & (FIXED_KEYS | FIXED_VALUES | HAS_APART) == FIXED_KEYS | FIXED_VALUES
     }
 
     /// True if each record opens with the length of its suffix.
@@ -198,7 +205,7 @@ impl<'a> View<'a> {
             return i * (self.header.key_width as usize + self.header.value_width as usize);
         }
         match i.checked_sub(1) {
-            Some(before) => u32::from_le_bytes(self.ends()[before]) as usize,
+            Some(before) => end_of(self.ends()[before]).0,
             None => 0,
         }
     }
@@ -217,6 +224,12 @@ impl<'a> View<'a> {
         record[suffix_at..].split_at(suffix_len)
     }
 
+    /// True if what record `i` holds stands for a value that lives apart.
+    #[inline]
+    pub(super) fn is_apart(&self, i: usize) -> bool {
+        self.header.has(HAS_APART) && end_of(self.ends()[i]).1
+    }
+
     #[inline]
     pub(super) fn suffix(&self, i: usize) -> &'a [u8] {
         self.record(i).0
@@ -226,6 +239,18 @@ impl<'a> View<'a> {
     pub(super) fn value(&self, i: usize) -> &'a [u8] {
         self.record(i).1
     }
+}
+
+/// An end as it is written, and whether the record's value lives apart.
+#[inline]
+pub(super) fn end_of(bytes: [u8; 4]) -> (usize, bool) {
+    let end = u32::from_le_bytes(bytes);
+    ((end & !APART_BIT) as usize, end & APART_BIT != 0)
+}
+
+/// The bytes of an end; see [`end_of`].
+pub(super) fn end_bytes(end: usize, is_apart: bool) -> [u8; 4] {
+    (end as u32 | if is_apart { APART_BIT } else { 0 }).to_le_bytes()
 }
 
 fn page_id(pid: u64) -> Option<PageId> {

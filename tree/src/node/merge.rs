@@ -10,7 +10,7 @@
 use pagecache::{PageId, mem::PageMemory};
 
 use super::{
-    Frag, Node, NodeError, Ops,
+    Change, Frag, Node, NodeError, Ops,
     build::{self, Frame, Item},
     edit::{self, Edit},
     layout::{CHILD_BYTES, View},
@@ -55,6 +55,8 @@ fn is_change(frag: &Frag) -> bool {
 #[derive(Clone, Copy)]
 enum Written<'a> {
     Value(&'a [u8]),
+    /// What stands for a value that lives apart.
+    Apart(&'a [u8]),
     Child([u8; CHILD_BYTES]),
     Nothing,
 }
@@ -62,7 +64,7 @@ enum Written<'a> {
 impl Written<'_> {
     fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Written::Value(value) => Some(value),
+            Written::Value(value) | Written::Apart(value) => Some(value),
             Written::Child(pid) => Some(pid),
             Written::Nothing => None,
         }
@@ -125,9 +127,14 @@ impl<'a> Fold<'a> {
             return Err(NodeError("changes outside of the fences of their leaf".to_owned()));
         }
         self.is_sorted &= self.changes.is_empty();
-        self.changes.extend(
-            ops.iter().map(|(key, change)| (key, change.value().map_or(Written::Nothing, Written::Value))),
-        );
+        self.changes.extend(ops.iter().map(|(key, change)| {
+            let written = match change {
+                Change::Put(value) => Written::Value(value),
+                Change::Apart(value) => Written::Apart(value),
+                Change::Del => Written::Nothing,
+            };
+            (key, written)
+        }));
         Ok(())
     }
 
@@ -196,9 +203,10 @@ impl<'a> Fold<'a> {
         let mut edits = Vec::with_capacity(self.changes.len());
         for (key, written) in &self.changes {
             let put = written.bytes().map(|value| (*key, value));
+            let is_apart = matches!(written, Written::Apart(_));
             match search::search(&self.base, key) {
-                Ok(at) => edits.push(Edit { at, replaces: true, put }),
-                Err(at) if put.is_some() => edits.push(Edit { at, replaces: false, put }),
+                Ok(at) => edits.push(Edit { at, replaces: true, put, is_apart }),
+                Err(at) if put.is_some() => edits.push(Edit { at, replaces: false, put, is_apart }),
                 Err(_) => {}
             }
         }
@@ -215,7 +223,8 @@ impl<'a> Fold<'a> {
         let mut pos = 0;
         for edit in edits {
             items.extend(Item::run(base, pos, edit.at.min(end)));
-            items.extend(edit.put.map(|(key, value)| Item::new(key, value)));
+            let item = |(key, value)| Item { is_apart: edit.is_apart, ..Item::new(key, value) };
+            items.extend(edit.put.map(item));
             pos = edit.at + usize::from(edit.replaces);
         }
         items.extend(Item::run(base, pos, end));

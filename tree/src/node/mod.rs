@@ -18,6 +18,7 @@ use pagecache::{
     mem::{Lent, PageBuf, PageMemory, prefetch_read},
 };
 
+mod apart;
 mod build;
 mod edit;
 mod find;
@@ -34,16 +35,17 @@ mod bench;
 #[cfg(test)]
 mod tests;
 
-use self::{
-    build::{Frame, Item},
-    layout::View,
-};
 pub(crate) use self::{
+    apart::{APART_BYTES, Apart, Stored},
     find::{Find, Reach, find, reach},
     frag::Frag,
     merge::{merge, try_merge},
-    ops::{Change, Ops, SHAPE_MARK, Tally, mark_of},
+    ops::{APART_MARK, Change, Ops, SHAPE_MARK, Tally, mark_of},
     split::Split,
+};
+use self::{
+    build::{Frame, Item},
+    layout::View,
 };
 
 /// Longest key, in bytes: lengths are stored in 16 bits.
@@ -224,11 +226,31 @@ impl Node {
         search::search_from(&view, key, |from| self.prefetch_records(from, view.count()))
     }
 
-    /// The value under `key`.
-    #[inline]
+    /// The value under `key`, of a leaf in which all are inline.
+    #[cfg(test)]
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let view = self.view();
         search::search(&view, key).ok().map(|i| view.value(i))
+    }
+
+    /// The value under `key`, or where it lives.
+    #[inline]
+    pub(crate) fn stored(&self, key: &[u8]) -> Option<Stored<'_>> {
+        let view = self.view();
+        search::search(&view, key).ok().map(|i| Stored::of(view.value(i), view.is_apart(i)))
+    }
+
+    /// Where the value of record `i` lives, if that is not here.
+    #[inline]
+    pub(crate) fn apart(&self, i: usize) -> Option<Apart> {
+        let view = self.view();
+        view.is_apart(i).then(|| Apart::decode(view.value(i)).expect("checked when the bytes came in"))
+    }
+
+    /// False if every value of the leaf is in it.
+    #[inline]
+    pub(crate) fn may_hold_apart(&self) -> bool {
+        self.view().header.has(layout::HAS_APART)
     }
 
     /// The key of record `i`.

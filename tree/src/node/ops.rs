@@ -4,23 +4,28 @@
 //! writes; many have a table to search in.
 //!
 //! ```text
-//! one:  u8 PUT or DEL | tree (varint) | difference (varint) | key bytes (varint) | key | value
+//! one:  u8 PUT, DEL or APART | tree (varint) | difference (varint) | key bytes (varint) | key | value
 //! many: u8 MANY | 3 zeros | u32 count | u64 tree | i64 difference
-//!       | a slot each: u32 end, u16 key bytes, u8 PUT or DEL, zero | a record each: key | value
+//!       | a slot each: u32 end, u16 key bytes, u8 PUT, DEL or APART, zero | a record each: key | value
 //! ```
 //!
 //! * OPS-1: keys rise strictly, so there is one change a key.
-//! * OPS-2: a removal has no value, and all that a length or an end implies is there.
+//! * OPS-2: a removal has no value, APART has what stands for one, and all that a length or an end implies
+//!   is there.
 
 use std::fmt;
 
 use pagecache::mem::{PageBuf, PageMemory};
 
-use super::{KEY_BYTES_MAX, NodeError};
+use super::{
+    KEY_BYTES_MAX, NodeError,
+    apart::{Apart, Stored},
+};
 
 pub(super) const PUT: u8 = 2;
 pub(super) const DEL: u8 = 3;
 pub(super) const MANY: u8 = 4;
+pub(super) const APART: u8 = 11;
 
 const MANY_HEADER_BYTES: usize = 24;
 const SLOT_BYTES: usize = 8;
@@ -30,16 +35,29 @@ const SLOT_BYTES: usize = 8;
 pub(crate) enum Change<'a> {
     /// It has this value.
     Put(&'a [u8]),
+    /// It has a value that lives apart, for which this stands.
+    Apart(&'a [u8]),
     /// It goes away.
     Del,
 }
 
 impl<'a> Change<'a> {
-    /// The value, unless the key goes away.
+    /// The value or what stands for it, unless the key goes away.
+    /// See [`Change::stored`] for which.
     #[inline]
     pub(crate) fn value(self) -> Option<&'a [u8]> {
         match self {
-            Change::Put(value) => Some(value),
+            Change::Put(value) | Change::Apart(value) => Some(value),
+            Change::Del => None,
+        }
+    }
+
+    /// The value, or where it lives; `None` if the key goes away.
+    #[inline]
+    pub(crate) fn stored(self) -> Option<Stored<'a>> {
+        match self {
+            Change::Put(value) => Some(Stored::Inline(value)),
+            Change::Apart(value) => Some(Stored::of(value, true)),
             Change::Del => None,
         }
     }
@@ -47,12 +65,17 @@ impl<'a> Change<'a> {
     fn kind(self) -> u8 {
         match self {
             Change::Put(_) => PUT,
+            Change::Apart(_) => APART,
             Change::Del => DEL,
         }
     }
 
     fn of(kind: u8, value: &'a [u8]) -> Change<'a> {
-        if kind == PUT { Change::Put(value) } else { Change::Del }
+        match kind {
+            PUT => Change::Put(value),
+            APART => Change::Apart(value),
+            _ => Change::Del,
+        }
     }
 }
 
@@ -61,6 +84,7 @@ impl fmt::Debug for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Put(value) => write!(f, "Put({} bytes)", value.len()),
+            Change::Apart(_) => f.write_str("Apart"),
             Change::Del => f.write_str("Del"),
         }
     }
@@ -101,10 +125,13 @@ fn fingerprint(key: &[u8]) -> u32 {
 /// The mark that changes of records never have, and changes of shape always do.
 pub(crate) const SHAPE_MARK: u64 = 1 << 63;
 
+/// The mark that changes have which put a value that lives apart, and changes of shape.
+pub(crate) const APART_MARK: u64 = 1 << 62;
+
 /// The mark of a key among the marks of changes: different keys seldom share it.
 #[inline]
 pub(crate) fn mark_of(key: &[u8]) -> u64 {
-    1 << ((fingerprint(key) >> 1) % SHAPE_MARK.trailing_zeros())
+    1 << ((fingerprint(key) >> 1) % APART_MARK.trailing_zeros())
 }
 
 /// A single change taken apart.
@@ -123,6 +150,20 @@ impl Ops {
     /// A key above [`KEY_BYTES_MAX`], more than 4 GiB.
     pub(crate) fn put(memory: &PageMemory, tally: Tally, key: &[u8], value: &[u8]) -> Result<Ops, NodeError> {
         Ops::one(memory, tally, key, Change::Put(value))
+    }
+
+    /// `key` gets a value that lives apart.
+    ///
+    /// # Errors
+    ///
+    /// A key above [`KEY_BYTES_MAX`].
+    pub(crate) fn apart(
+        memory: &PageMemory,
+        tally: Tally,
+        key: &[u8],
+        value: &Apart,
+    ) -> Result<Ops, NodeError> {
+        Ops::one(memory, tally, key, Change::Apart(&value.encode()))
     }
 
     /// `key` goes away.
@@ -256,7 +297,10 @@ impl Ops {
 
     /// Marks of all keys that change.
     pub(crate) fn marks(&self) -> u64 {
-        self.iter().fold(0, |marks, (key, _)| marks | mark_of(key))
+        self.iter().fold(0, |marks, (key, change)| {
+            let apart = if matches!(change, Change::Apart(_)) { APART_MARK } else { 0 };
+            marks | mark_of(key) | apart
+        })
     }
 
     /// How many keys change.
@@ -386,7 +430,7 @@ fn validate_many(bytes: &[u8]) -> Result<(), NodeError> {
         let Some((key, value)) = record.split_at_checked(usize::from(slot.key_len)) else {
             return fail("have a key that is cut short");
         };
-        if slot.to_bytes() != *bytes || !(slot.kind == PUT || (slot.kind == DEL && value.is_empty())) {
+        if slot.to_bytes() != *bytes || !fits(slot.kind, value) {
             return fail("have a slot that means nothing");
         }
         if before.is_some_and(|before| before >= key) {
@@ -398,6 +442,17 @@ fn validate_many(bytes: &[u8]) -> Result<(), NodeError> {
     if start != records.len() { fail("go on behind the last record") } else { Ok(()) }
 }
 
+/// True if a change of this kind may have this value (OPS-2).
+#[inline]
+fn fits(kind: u8, value: &[u8]) -> bool {
+    match kind {
+        PUT => true,
+        DEL => value.is_empty(),
+        APART => Apart::decode(value).is_some(),
+        _ => false,
+    }
+}
+
 #[inline]
 fn parse_one(bytes: &[u8]) -> Option<One<'_>> {
     let (&kind, rest) = bytes.split_first()?;
@@ -405,7 +460,7 @@ fn parse_one(bytes: &[u8]) -> Option<One<'_>> {
     let (diff, rest) = read_varint(rest)?;
     let (key_len, rest) = read_varint(rest)?;
     let (key, value) = rest.split_at_checked(usize::try_from(key_len).ok()?)?;
-    if kind != PUT && (kind != DEL || !value.is_empty()) {
+    if !fits(kind, value) {
         return None;
     }
     Some(One { tally: Tally { tree, diff: unzigzag(diff) }, key, change: Change::of(kind, value) })

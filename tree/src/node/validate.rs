@@ -6,9 +6,10 @@ use pagecache::mem::PageBuf;
 
 use super::{
     KEY_BYTES_MAX, NodeError,
+    apart::Apart,
     layout::{
-        CHILD_BYTES, FIXED_KEYS, FIXED_VALUES, HAS_HIGH, HEADER_BYTES, Header, NO_PAGE, NODE, View, head_of,
-        names_page,
+        CHILD_BYTES, FIXED_KEYS, FIXED_VALUES, HAS_APART, HAS_HIGH, HEADER_BYTES, Header, NO_PAGE, NODE,
+        View, end_of, head_of, names_page,
     },
 };
 
@@ -20,6 +21,9 @@ pub(super) fn validate(bytes: &[u8]) -> Result<(), NodeError> {
     order(&view)
 }
 
+/// All that mean something.
+const FLAGS: u8 = FIXED_KEYS | FIXED_VALUES | HAS_HIGH | HAS_APART;
+
 fn header(bytes: &[u8]) -> Result<Header, NodeError> {
     let Some(first) = bytes.first_chunk::<HEADER_BYTES>() else {
         return Err(NodeError(format!(
@@ -30,7 +34,7 @@ fn header(bytes: &[u8]) -> Result<Header, NodeError> {
     let header = Header::read(first);
     let mut again = [0; HEADER_BYTES];
     header.write(&mut again);
-    if first != &again || header.flags & !(FIXED_KEYS | FIXED_VALUES | HAS_HIGH) != 0 || first[0] != NODE {
+    if first != &again || header.flags & !FLAGS != 0 || first[0] != NODE {
         return Err(NodeError("a node header with bits that mean nothing".to_owned()));
     }
     if header.total as usize != bytes.len() || bytes.len() > PageBuf::LEN_MAX {
@@ -100,7 +104,10 @@ fn ends(view: &View<'_>) -> Result<(), NodeError> {
     let fixed = view.header.key_width as usize + view.header.value_width as usize;
     let mut start = 0;
     for (i, end) in view.ends().iter().enumerate() {
-        let end = u32::from_le_bytes(*end) as usize;
+        let (end, is_apart) = end_of(*end);
+        if is_apart && !view.header.has(HAS_APART) {
+            return Err(NodeError(format!("record {i} ends beyond 2 GiB")));
+        }
         let Some(record) = records.get(start..end) else {
             return Err(NodeError(format!("record {i} ends at byte {end} of {}", records.len())));
         };
@@ -137,6 +144,9 @@ fn order(view: &View<'_>) -> Result<(), NodeError> {
         }
         if inner && value.first_chunk().is_none_or(|pid| !names_page(u64::from_le_bytes(*pid))) {
             return Err(NodeError(format!("record {i} names no page")));
+        }
+        if view.is_apart(i) && (inner || Apart::decode(value).is_none()) {
+            return Err(NodeError(format!("record {i} stands for no value")));
         }
         if view.prefix().len() + suffix.len() > KEY_BYTES_MAX {
             return Err(NodeError(format!("the key of record {i} exceeds {KEY_BYTES_MAX} bytes")));

@@ -11,9 +11,38 @@ use super::{
 use crate::{
     IVec,
     batch::Batch,
-    node::{Change, Frag, Ops, SHAPE_MARK, Tally, reach},
-    ops::descend::visible,
+    node::{APART_BYTES, Change, Frag, Ops, SHAPE_MARK, Tally, reach},
+    ops::{apart::New, descend::visible},
 };
+
+/// A write of a batch.
+pub(super) struct Write<'b> {
+    pub(super) key: &'b [u8],
+    pub(super) value: Option<&'b [u8]>,
+    /// The value, written already, if it lives apart.
+    pub(super) apart: Option<Box<Prepared<'b>>>,
+}
+
+/// A value that lives apart, and what stands for it in its leaf.
+pub(super) struct Prepared<'b> {
+    pub(super) new: New<'b>,
+    pub(super) named: [u8; APART_BYTES],
+}
+
+impl Write<'_> {
+    fn change(&self) -> Change<'_> {
+        match (&self.apart, self.value) {
+            (Some(prepared), _) => Change::Apart(&prepared.named),
+            (None, Some(value)) => Change::Put(value),
+            (None, None) => Change::Del,
+        }
+    }
+
+    /// Bytes that its leaf will hold.
+    fn record_bytes(&self) -> usize {
+        self.key.len() + self.change().value().map_or(0, <[u8]>::len)
+    }
+}
 
 /// Changes of one leaf by a batch above which it is seen to at once: a leaf that grows by more than it
 /// may hold is the dearer to split the longer one waits.
@@ -21,8 +50,14 @@ const OPS_UNFOLDED_MAX: usize = 8;
 
 impl Core {
     /// Applies a batch: every get that begins after it returns sees all of it, no get sees a part.
-    pub(crate) fn apply(&self, batch: &Batch) -> Result<Lsn, Failure> {
-        let writes: Vec<(&IVec, Option<&IVec>)> = batch.iter().collect();
+    pub(crate) fn apply<'b>(&'b self, batch: &'b Batch) -> Result<Lsn, Failure> {
+        let write = |(key, value): (&'b IVec, Option<&'b IVec>)| Write {
+            key,
+            value: value.map(|value| &**value),
+            apart: None,
+        };
+        let mut writes: Vec<Write<'b>> = batch.iter().map(write).collect();
+        self.write_all_apart(&mut writes)?;
         let mut touched = Vec::new();
         let mut tries = 0;
         let lsn = loop {
@@ -41,25 +76,24 @@ impl Core {
     }
 
     /// Installs in key order, which is the order of low fences (TREE-4), and commits.
-    fn install(
-        &self,
-        writes: &[(&IVec, Option<&IVec>)],
-        touched: &mut Vec<(PageId, usize)>,
-    ) -> Result<Lsn, Failure> {
+    fn install(&self, writes: &[Write<'_>], touched: &mut Vec<(PageId, usize)>) -> Result<Lsn, Failure> {
         let mut bytes = 0;
-        for (key, value) in writes {
-            let record = key.len() + value.map_or(0, |value| value.len());
+        for write in writes {
+            let record = write.record_bytes();
             self.check_record(record)?;
             bytes += record;
         }
         let mut batch =
             self.pages.begin_batch(Admission { mem: bytes, log: bytes, ..Admission::default() })?;
+        for prepared in writes.iter().filter_map(|write| write.apart.as_ref()) {
+            batch.adopt(&prepared.new)?;
+        }
         let mut ahead = Ahead::default();
         let mut at = 0;
-        while let Some((first, _)) = writes.get(at) {
+        while let Some(first) = writes.get(at) {
             let guard = pin();
-            let near = ahead.leaf_of(self, at, writes.len(), |at| writes[at].0, &guard);
-            let leaf = self.leaf_from(near, first, &guard)?;
+            let near = ahead.leaf_of(self, at, writes.len(), |at| writes[at].key, &guard);
+            let leaf = self.leaf_from(near, first.key, &guard)?;
             let plain = match leaf.page.base_under(SHAPE_MARK) {
                 Some(Frag::Node(node)) => Some(node.reach()),
                 _ => reach(visible(&leaf.page)),
@@ -73,13 +107,17 @@ impl Core {
             };
             let rest = &writes[at..];
             let here = match range.high {
-                Some(high) => rest.iter().take_while(|(key, _)| ***key < *high).count(),
+                Some(high) => rest.iter().take_while(|write| write.key < high).count(),
                 None => rest.len(),
             };
             let now = &rest[..here];
+            let Some(freed) = self.apart_among(&leaf, now.iter().map(|write| write.key))? else { continue };
             let frag = Frag::Ops(self.ops_of(now)?);
             match batch.link(leaf.pid, leaf.page.key(), frag, &guard) {
                 Ok(_) => {
+                    for old in freed {
+                        batch.free_value(old.id, &guard)?;
+                    }
                     let is_much = now.len() > OPS_UNFOLDED_MAX;
                     let depth = if is_much { DEPTH_END } else { leaf.page.depth() + 1 };
                     if depth > DEPTH_MAX {
@@ -96,11 +134,9 @@ impl Core {
         Ok(lsn.expect("the verdict was to commit"))
     }
 
-    fn ops_of(&self, writes: &[(&IVec, Option<&IVec>)]) -> Result<Ops, Failure> {
-        let changes: Vec<(&[u8], Change<'_>)> = writes
-            .iter()
-            .map(|(key, value)| (&***key, value.map_or(Change::Del, |value| Change::Put(value))))
-            .collect();
+    fn ops_of(&self, writes: &[Write<'_>]) -> Result<Ops, Failure> {
+        let changes: Vec<(&[u8], Change<'_>)> =
+            writes.iter().map(|write| (write.key, write.change())).collect();
         // Whether each key was there is not known without reading it: the count is taken from leaves.
         let tally = Tally { tree: self.id, diff: 0 };
         Ops::many(self.memory(), tally, &changes).map_err(|error| Failure::Unsupported { what: error.0 })

@@ -2,7 +2,7 @@
 //!
 //! [`descend`] finds, [`write`] changes, [`split`] and [`join`] keep the shape, [`batch`] changes many
 //! keys at once, with [`ahead`] to find their leaves, [`tidier`] does so behind the writers,
-//! [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
+//! [`apart`] sees to large values, [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
 //!
 //! * TREE-1: every node carries its level and both fences. A key at or above the high fence is found
 //!   by going right; a level or low fence that does not fit sends a descent back to the root.
@@ -12,6 +12,7 @@
 //!   while it holds anything gives up instead, and is tried again by a later writer.
 
 mod ahead;
+mod apart;
 mod batch;
 mod descend;
 mod join;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use pagecache::{Failure, PageCache, PageId, PageView, mem::PageMemory};
 
 pub(crate) use self::{
+    apart::{INLINE_BYTES_MAX, Looked},
     tidier::{DEPTH_END, Tended},
     walk::Leaf,
     write::Decision,
@@ -59,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) root: PageId,
     /// Bytes above which a leaf is split: [`LEAF_BYTES_MAX`], less in tests.
     pub(crate) leaf_bytes_max: usize,
+    /// Bytes above which a value lives apart: [`INLINE_BYTES_MAX`], less in tests.
+    pub(crate) inline_bytes_max: usize,
 }
 
 impl Core {
@@ -69,12 +73,17 @@ impl Core {
     /// Refuses a record above a quarter of what one log record takes: a leaf may come to hold several
     /// before it is split. Batches are measured when they are let in.
     fn check_record(&self, bytes: usize) -> Result<(), Failure> {
-        let limit = self.pages.record_bytes_max() / RECORD_PART;
+        let limit = self.record_bytes_max();
         if bytes <= limit {
             return Ok(());
         }
         let remedy = "split it, or make the database with larger log segments";
         Err(Failure::TooLarge { what: "key and value", bytes: bytes as u64, limit: limit as u64, remedy })
+    }
+
+    /// Bytes that a key and what its leaf holds for it may have.
+    fn record_bytes_max(&self) -> usize {
+        self.pages.record_bytes_max() / RECORD_PART
     }
 
     fn bytes_max(&self, node: &Node) -> usize {

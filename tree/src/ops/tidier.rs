@@ -146,7 +146,13 @@ fn step(pages: &Weak<Pages>, waiting: &Waiting, leaf_bytes_max: usize) -> Next {
         if waiting.is_over.load(Ordering::Acquire) {
             return Next::Done;
         }
-        let core = Core { pages: pages.clone(), id: tree, root, leaf_bytes_max };
+        let core = Core {
+            pages: pages.clone(),
+            id: tree,
+            root,
+            leaf_bytes_max,
+            inline_bytes_max: super::INLINE_BYTES_MAX,
+        };
         // Damage is told to whoever reads the page, poison to whoever writes.
         let _ = core.shorten(pid);
     }

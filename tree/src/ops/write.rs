@@ -1,12 +1,13 @@
 //! Changing one key, and reading one.
 
-use pagecache::{Error as PageError, Failure, Lsn, PageId, PagePtr, View, pin};
+use pagecache::{Error as PageError, Failure, Guard, Lsn, PageId, PagePtr, View, pin};
 
 use super::{
     Core, READ_DEPTH_MAX,
+    apart::{Looked, New},
     descend::{LeafPage, visible},
 };
-use crate::node::{Change, Find, Frag, Ops, Tally, find, mark_of};
+use crate::node::{APART_BYTES, Apart, Find, Frag, Ops, Stored, Tally, find, mark_of};
 
 /// What to do with a key, decided from its value.
 pub(crate) enum Decision<'a> {
@@ -14,6 +15,8 @@ pub(crate) enum Decision<'a> {
     Keep,
     /// Give it this value.
     Put(&'a [u8]),
+    /// Give it this value, which was written before.
+    Adopt(&'a New<'a>),
     /// Take it away.
     Remove,
 }
@@ -27,12 +30,36 @@ pub(crate) struct Changed<T> {
 }
 
 impl Core {
-    /// Calls `read` with the value of `key`, which lies in page memory.
+    /// Calls `read` with the value of `key`, which lies in page memory, or in memory of its own if it
+    /// lives apart.
     pub(crate) fn get_with<T>(
         &self,
         key: &[u8],
         read: impl FnOnce(Option<&[u8]>) -> T,
     ) -> Result<T, Failure> {
+        let mut read = Some(read);
+        let mut call = |value: Option<&[u8]>| (read.take().expect("a value is read once"))(value);
+        match self.look(key, &mut call)? {
+            Looked::Read(done) => Ok(done),
+            Looked::Apart(_) => {
+                let bytes = self.look_apart(
+                    key,
+                    |core| core.look(key, |found| found.map(<[u8]>::to_vec)),
+                    |apart| self.load(apart),
+                    Some,
+                )?;
+                Ok(call(bytes.as_deref()))
+            }
+        }
+    }
+
+    /// Calls `read` with the value of `key`, which lies in page memory, unless it lives apart.
+    #[inline]
+    pub(crate) fn look<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<&[u8]>) -> T,
+    ) -> Result<Looked<T>, Failure> {
         let guard = pin();
         loop {
             let leaf = self.leaf(key, &guard)?;
@@ -40,31 +67,38 @@ impl Core {
                 let _ = self.pages.settle(leaf.pid, leaf.page, &guard);
             }
             match self.find_in(&leaf, key)? {
-                Some(found) => return Ok(read(found)),
+                Some(None) => return Ok(Looked::Read(read(None))),
+                Some(Some(Stored::Inline(value))) => return Ok(Looked::Read(read(Some(value)))),
+                Some(Some(Stored::Apart(apart))) => return Ok(Looked::Apart(apart)),
                 None => continue,
             }
         }
     }
 
     /// The key's value in its leaf; the outer `None` says that the leaf is not its leaf any more.
-    fn find_in<'g>(&self, leaf: &LeafPage<'g>, key: &[u8]) -> Result<Option<Option<&'g [u8]>>, Failure> {
+    pub(super) fn find_in<'g>(
+        &self,
+        leaf: &LeafPage<'g>,
+        key: &[u8],
+    ) -> Result<Option<Option<Stored<'g>>>, Failure> {
         if let Some(Frag::Node(node)) = leaf.page.base_under(mark_of(key))
             && node.is_leaf()
             && node.covers(key)
         {
-            return Ok(Some(node.get(key)));
+            return Ok(Some(node.stored(key)));
         }
         // A batch that ended since the descent may have split or freed the leaf under the view.
         let is_final = leaf.page.is_final();
         let found = match leaf.page.settled() {
             Some(Frag::Node(node)) if is_final || (node.is_leaf() && node.covers(key)) => {
-                return Ok(Some(node.get(key)));
+                return Ok(Some(node.stored(key)));
             }
             Some(Frag::Node(_)) => return Ok(None),
             _ => find(visible(&leaf.page), key),
         };
         match found {
-            Find::Value(value) => Ok(Some(Some(value))),
+            Find::Value(value) => Ok(Some(Some(Stored::Inline(value)))),
+            Find::Apart(apart) => Ok(Some(Some(Stored::Apart(apart)))),
             Find::Absent => Ok(Some(None)),
             Find::Right(_) | Find::Elsewhere => Ok(None),
             Find::NeedsBase if !is_final => Ok(None),
@@ -73,31 +107,56 @@ impl Core {
         }
     }
 
-    /// Shows the key's value to `decide` and does what it says, as one step. `decide` may be called
-    /// again where another thread was faster.
+    /// Shows the key's value, or where it lives, to `decide` and does what it says, as one step. `decide`
+    /// may be called again where another thread was faster, or where its value had to be written first.
     pub(crate) fn change<'v, T>(
         &self,
         key: &[u8],
-        mut decide: impl FnMut(Option<&[u8]>) -> (Decision<'v>, T),
+        mut decide: impl FnMut(Option<Stored<'_>>) -> (Decision<'v>, T),
     ) -> Result<Changed<T>, Failure> {
+        let mut written: Option<(&[u8], New<'_>)> = None;
+        let mut tries = 0;
         loop {
             let guard = pin();
             let leaf = self.leaf(key, &guard)?;
             let Some(old) = self.find_in(&leaf, key)? else { continue };
             let (decision, seen) = decide(old);
-            let (change, diff) = match decision {
+            let tally = |diff| Tally { tree: self.id, diff };
+            let (added, removed) = (tally(i64::from(old.is_none())), tally(-i64::from(old.is_some())));
+            let mut new = None;
+            let (ops, bytes) = match decision {
                 Decision::Keep => return Ok(Changed { seen, lsn: None }),
-                Decision::Put(value) => (Change::Put(value), i64::from(old.is_none())),
-                Decision::Remove => (Change::Del, -i64::from(old.is_some())),
+                Decision::Put(value) if self.lives_apart(key.len(), value.len()) => match &written {
+                    Some((bytes, value_written)) if std::ptr::eq(*bytes, value) => {
+                        new = Some(value_written);
+                        let named = Core::named(value_written);
+                        (Ops::apart(self.memory(), added, key, &named), key.len() + APART_BYTES)
+                    }
+                    _ => {
+                        // Not while memory waits for this guard, and not before it is known to be wanted.
+                        drop(guard);
+                        let mut source = value;
+                        written = Some((value, self.write_apart(value.len() as u64, &mut source)?));
+                        continue;
+                    }
+                },
+                Decision::Put(value) => (Ops::put(self.memory(), added, key, value), key.len() + value.len()),
+                Decision::Adopt(value) => {
+                    new = Some(value);
+                    let named = Core::named(value);
+                    (Ops::apart(self.memory(), added, key, &named), key.len() + APART_BYTES)
+                }
+                Decision::Remove => (Ops::del(self.memory(), removed, key), key.len()),
             };
-            let bytes = key.len() + change.value().map_or(0, <[u8]>::len);
             self.check_record(bytes)?;
-            let tally = Tally { tree: self.id, diff };
-            let ops = match change {
-                Change::Put(value) => Ops::put(self.memory(), tally, key, value),
-                Change::Del => Ops::del(self.memory(), tally, key),
-            };
             let ops = ops.map_err(|error| Failure::Unsupported { what: error.0 })?;
+            let freed = old.and_then(Stored::apart);
+            if new.is_some() || freed.is_some() {
+                match self.change_apart(&leaf, ops, new, freed, &guard, &mut tries)? {
+                    Some(lsn) => return Ok(Changed { seen, lsn: Some(lsn) }),
+                    None => continue,
+                }
+            }
             match self.pages.link(leaf.pid, leaf.page.key(), Frag::Ops(ops), &guard) {
                 Ok(page) => {
                     let lsn = page.changed_at();
@@ -112,6 +171,32 @@ impl Core {
                 Err(other) => return Err(failure_of(other)),
             }
         }
+    }
+
+    /// A change of a key with a value that lives apart, before or after. `None` if it has to be tried
+    /// again.
+    fn change_apart(
+        &self,
+        leaf: &LeafPage<'_>,
+        ops: Ops,
+        new: Option<&New<'_>>,
+        freed: Option<Apart>,
+        guard: &Guard,
+        tries: &mut u32,
+    ) -> Result<Option<Lsn>, Failure> {
+        let lsn = match self.link_apart(leaf, ops, new, freed, guard) {
+            // The batch was given up with the error, so this thread holds nothing.
+            Err(Failure::Gated { pid }) => return self.pages.pass_gate(pid).map(|()| None),
+            Err(failure) if self.pages.waits_for_log(&failure, tries) => return Ok(None),
+            outcome => outcome?,
+        };
+        if lsn.is_some() {
+            if let Some(unposted) = &leaf.unposted {
+                self.optional(self.post(unposted.level, &unposted.separator))?;
+            }
+            self.optional(self.tidy(leaf.pid))?;
+        }
+        Ok(lsn)
     }
 
     /// Keeps the shape after a change of a leaf. The change itself has happened: what fails here is

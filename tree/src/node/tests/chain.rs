@@ -94,7 +94,7 @@ impl<'m> Chain<'m> {
                 let tally = Tally { tree: 3, diff: -1 };
                 let ops = match change {
                     Change::Put(value) => Ops::put(self.memory, tally, &key, value),
-                    Change::Del => Ops::del(self.memory, tally, &key),
+                    Change::Apart(_) | Change::Del => Ops::del(self.memory, tally, &key),
                 }
                 .unwrap();
                 assert_eq!((ops.len(), ops.tally(), ops.get(&key)), (1, tally, Some(change)));

@@ -1,5 +1,6 @@
 //! Tests of the node against plain maps, and against bytes that nobody wrote.
 
+mod apart;
 mod build;
 mod chain;
 mod hostile;
