@@ -103,11 +103,15 @@ pub static COMMANDS: &[Spec] = &[
     Spec {
         verb: Verb::Set,
         names: &["set"],
-        args: &[needed("K", Kind::Key), needed("V", Kind::Value)],
-        opts: &[],
+        args: &[needed("K", Kind::Key), maybe("V", Kind::Value)],
+        opts: &[Opt {
+            name: "--from",
+            value: Some(("FILE", Kind::File)),
+            about: "the value is what FILE holds, up to 1 GiB",
+        }],
         about: "Sets key K to value V.",
         notes: "Quote what holds spaces: 'as it stands', or \"with \\n \\t \\xHH \\u{1F600}\";\n\
-                0xDEADBEEF is bytes.",
+                0xDEADBEEF is bytes. A value from a file is not held in memory.",
         example: "set user:1 'Ada Lovelace'",
     },
     Spec {
@@ -117,7 +121,7 @@ pub static COMMANDS: &[Spec] = &[
         opts: &[],
         about: "Prints the value of key K.",
         notes: "A terminal shows the value as a word that can be typed back;\n\
-                a pipe gets its bytes and a newline.\n\
+                a pipe or a file gets its bytes, piece by piece, and a newline.\n\
                 Exit status 1 if there is no such key.",
         example: "get user:1",
     },
@@ -336,7 +340,7 @@ mod tests {
         let scan = find(b"scan").expect("there is a scan");
         assert_eq!(scan.signature(), "scan [FROM [TO]] [--prefix P] [--reverse] [--limit N]");
         assert_eq!(scan.remaining(1, &["--prefix", "--limit"]), "[TO] [--reverse]");
-        assert_eq!(find(b"set").map(|spec| spec.remaining(1, &[])).as_deref(), Some("V"));
+        assert_eq!(find(b"set").map(|spec| spec.remaining(1, &[])).as_deref(), Some("[V] [--from FILE]"));
         assert_eq!(find(b"exit").map(|spec| spec.verb), Some(Verb::Quit));
     }
 

@@ -50,6 +50,11 @@ pub struct Scan {
 /// A command that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
+    /// Set a record to what a file holds.
+    SetFrom {
+        key: Cow<'a, [u8]>,
+        file: PathBuf,
+    },
     /// Set a record.
     Set {
         key: Cow<'a, [u8]>,
@@ -99,7 +104,7 @@ impl Command<'_> {
     #[cfg(test)]
     pub fn verb(&self) -> Verb {
         match self {
-            Command::Set { .. } => Verb::Set,
+            Command::Set { .. } | Command::SetFrom { .. } => Verb::Set,
             Command::Get { .. } => Verb::Get,
             Command::Del { .. } => Verb::Del,
             Command::Scan(_) => Verb::Scan,
@@ -301,7 +306,7 @@ impl<'a> Arguments<'a> {
 
     fn build(mut self) -> Result<Command<'a>> {
         Ok(match self.spec.verb {
-            Verb::Set => Command::Set { key: self.bytes(0), value: self.bytes(1) },
+            Verb::Set => self.set()?,
             Verb::Get => Command::Get { key: self.bytes(0) },
             Verb::Del => Command::Del { key: self.bytes(0) },
             Verb::Scan => Command::Scan(Scan {
@@ -326,6 +331,31 @@ impl<'a> Arguments<'a> {
             }),
             Verb::Quit => Command::Quit,
         })
+    }
+
+    fn set(mut self) -> Result<Command<'a>> {
+        let end = self.end();
+        let (key, value, file) = (self.bytes(0), self.argument(1), self.option("--from"));
+        match (value, file) {
+            (Some(value), None) => Ok(Command::Set { key, value: value.bytes }),
+            (None, Some(word)) => {
+                let span = word.span;
+                match file_of(word) {
+                    File::At(file) => Ok(Command::SetFrom { key, file }),
+                    File::Standard => {
+                        let message = "--from needs a file: a value's length is known before it is read";
+                        Err(Failure::usage(Some(span), message))
+                    }
+                }
+            }
+            (Some(value), Some(_)) => {
+                Err(Failure::usage(Some(value.span), "the value is given twice, by V and by --from"))
+            }
+            (None, None) => {
+                let message = "V is missing; usage: set K V, or set K --from FILE";
+                Err(Failure::usage(Some(end), message))
+            }
+        }
     }
 
     fn import(mut self) -> Result<Command<'a>> {

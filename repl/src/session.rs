@@ -101,6 +101,10 @@ impl<'s> Session<'s> {
                 self.store.set(&key, &value)?;
                 self.done();
             }
+            Command::SetFrom { key, file } => {
+                self.store.set_from(&key, &file)?;
+                self.done();
+            }
             Command::Get { key } => self.get(&key)?,
             Command::Del { key } => {
                 if !self.store.del(&key)? {
@@ -134,13 +138,14 @@ impl<'s> Session<'s> {
     }
 
     fn get(&mut self, key: &[u8]) -> Result<()> {
-        let Some(value) = self.store.get(key)? else {
-            return Err(Failure::NoSuchKey(key.to_vec()));
-        };
+        let missing = || Failure::NoSuchKey(key.to_vec());
         if self.out.terminal {
+            let value = self.store.get(key)?.ok_or_else(missing)?;
             return self.out.line(&spelled(&value));
         }
-        self.out.write(&value)?;
+        if !self.store.copy(key, |part| self.out.write(part))? {
+            return Err(missing());
+        }
         self.out.write(b"\n")
     }
 

@@ -17,6 +17,9 @@ pub type Bytes = tree::IVec;
 /// A range of keys.
 pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
+/// Bytes of a value that are in memory at a time while it is copied out.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
@@ -104,9 +107,33 @@ impl Store {
         self.db.put(key, value).map(drop).map_err(|error| self.failure(error))
     }
 
+    /// Sets `key` to what the file at `path` holds.
+    pub fn set_from(&self, key: &[u8], path: &Path) -> Result<()> {
+        let file = fs::File::open(path).map_err(Failure::io("open", path))?;
+        let bytes = file.metadata().map_err(Failure::io("look at", path))?.len();
+        self.db.put_from(key, bytes, file).map(drop).map_err(|error| self.failure(error))
+    }
+
+    /// Hands the value of `key` to `write`, piece by piece; tells whether there is one.
+    pub fn copy(&self, key: &[u8], mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let Some(mut reader) = self.db.get_reader(key).map_err(|error| self.failure(error))? else {
+            return Ok(false);
+        };
+        let mut part = vec![0; PIECE_BYTES.min(usize::try_from(reader.len()).unwrap_or(PIECE_BYTES))];
+        let mut at = 0;
+        loop {
+            let len = reader.read_at(at, &mut part).map_err(|error| self.failure(error))?;
+            if len == 0 {
+                return Ok(true);
+            }
+            write(&part[..len])?;
+            at += len as u64;
+        }
+    }
+
     /// Removes `key`; tells whether it was there.
     pub fn del(&self, key: &[u8]) -> Result<bool> {
-        self.db.remove(key).map(|old| old.is_some()).map_err(|error| self.failure(error))
+        self.db.delete(key).map(|lsn| lsn.is_some()).map_err(|error| self.failure(error))
     }
 
     /// The records in `range`, in order of their keys from either end.

@@ -356,6 +356,23 @@ fn export_and_import_carry_any_bytes() {
 }
 
 #[test]
+fn a_large_value_goes_from_a_file_to_a_file() {
+    let shell = Shell::new();
+    let bytes: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    shell.write("large", &bytes);
+    shell.write("empty", "");
+    shell.script("set film --from large; set none --from empty; set film2 --from=large").gives("").exits(0);
+    let printed = [&bytes[..], b"\n"].concat();
+    shell.script("get film").gives(&printed).exits(0);
+    shell.script("get none").gives("\n").exits(0);
+    shell.script("del film; get film").says("no such key").exits(1);
+    shell.script("get film2").gives(&printed).exits(0);
+    shell.script("set k v --from large").says("given twice").exits(2);
+    shell.script("set k --from -").says("needs a file").exits(2);
+    shell.script("set k --from nowhere").says("nowhere").exits(3);
+}
+
+#[test]
 fn a_reader_that_leaves_ends_the_run_quietly() {
     let shell = Shell::new();
     let script: String = (0..20_000).map(|n| format!("set key{n:06} some-value\n")).collect();
