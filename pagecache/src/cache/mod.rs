@@ -22,7 +22,7 @@ mod writeback;
 use std::{mem::size_of, sync::Arc};
 
 pub(crate) use changes::{Changes, Prefix};
-pub(crate) use resident::Resident;
+pub(crate) use resident::{Resident, is_value};
 pub(crate) use values::{NewValue, Written as WrittenValue};
 
 use crate::{

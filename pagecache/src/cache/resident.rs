@@ -40,8 +40,13 @@ impl<M: Materializer> Cache<M> {
                         cell.touch();
                         return Ok(classify(word, top));
                     }
+                    if is_value(cell, guard) {
+                        return Ok(Resident::Free(word));
+                    }
                     self.fetch_under(pid, cell, word, top, guard)?;
                 }
+                // Whoever comes with an old id finds the page gone, as it is: this is another one.
+                Head::Evicted(_) if is_value(cell, guard) => return Ok(Resident::Free(word)),
                 Head::Evicted(seq) => self.fetch(pid, cell, word, seq, guard)?,
                 Head::Free(_) => return Ok(Resident::Free(word)),
                 Head::Allocated(_) => return Ok(Resident::Allocated(word)),
@@ -129,6 +134,11 @@ impl<M: Materializer> Cache<M> {
             offset: 0,
         }
     }
+}
+
+/// True if the page is a large value, of which nothing comes into memory.
+pub(crate) fn is_value<P>(cell: &Cell<P>, guard: &Guard) -> bool {
+    cell.durable(guard).is_some_and(|durable| durable.value().is_some())
 }
 
 /// What a copy of a node is made of; it takes the node's place in a chain that replaces the node's.

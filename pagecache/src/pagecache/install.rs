@@ -8,6 +8,7 @@ use super::{
     page_ptr::{Key, PagePtr},
 };
 use crate::{
+    cache::is_value,
     error::Failure,
     format::record::{Kind, RecordHead},
     ids::{PageId, PageSeq},
@@ -72,9 +73,10 @@ where
         let (word, head) = cell.head(guard);
         let seq = match head {
             Head::Unallocated | Head::Free(_) => return Aim::Gone,
+            Head::Evicted(_) if is_value(cell, guard) => return Aim::Gone,
             Head::Allocated(seq) | Head::Evicted(seq) => seq,
             Head::Chain(top) => {
-                if is_freed(top) {
+                if is_freed(top) || (top.ground().is_none() && is_value(cell, guard)) {
                     return Aim::Gone;
                 }
                 top.seq

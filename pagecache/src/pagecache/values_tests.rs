@@ -4,7 +4,7 @@ use std::{io::Cursor, sync::Arc};
 
 use super::{NewValue, PageCache, ValueId};
 use crate::{
-    Admission, Config, ConfigBuilder, Failure, Materializer, PageId, PagePtr, Verdict,
+    Admission, Config, ConfigBuilder, Error, Failure, Materializer, PageId, PagePtr, Verdict, View,
     io::{
         CountingStorage, FileId, Storage, SyncReason,
         sim::{Chooser, SimClock, SimDisk, SimSpawner},
@@ -247,6 +247,26 @@ fn a_value_outlives_a_free_that_was_given_up_and_an_eviction_after_it() {
     assert_eq!(read(&pages, id), None);
     let mut batch = pages.begin_batch(Admission::default()).unwrap();
     assert!(matches!(batch.free_value(id, &pin()), Err(Failure::Corrupt { .. })), "it is gone");
+}
+
+/// A batch had noted a leaf's page for later; the leaf was joined away and its page became a value, and the
+/// batch took that for damage.
+#[test]
+fn a_page_that_has_become_a_value_is_gone_to_whoever_has_its_id() {
+    let (_, pages) = new_store();
+    let (_, id) = store(&pages, &bytes(700, 1));
+    let guard = pin();
+    for _ in 0..2 {
+        let key = match pages.view(id.pid, &guard).unwrap() {
+            View::Free(key) => key,
+            _ => panic!("page {} is a value", id.pid),
+        };
+        assert!(matches!(pages.link(id.pid, key, "more".to_owned(), &guard), Err(Error::CasFailed(None))));
+        // The second time under a change that was given up.
+        let mut batch = pages.begin_batch(Admission::default()).unwrap();
+        batch.free_value(id, &guard).unwrap();
+    }
+    assert_eq!(read(&pages, id), Some(bytes(700, 1)));
 }
 
 #[test]
