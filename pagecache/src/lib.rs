@@ -10,7 +10,7 @@ pub mod io;
 mod log;
 mod materializer;
 pub mod mem;
-mod metrics;
+pub mod metrics;
 mod page;
 mod pagecache;
 mod raw_log;

@@ -37,6 +37,12 @@ pub(crate) fn stripe_hint() -> usize {
     STRIPE.try_with(std::cell::Cell::get).unwrap_or(0)
 }
 
+/// Differs between threads that run at one time.
+#[inline]
+pub(crate) fn thread_mark() -> usize {
+    STRIPE.try_with(|hint| std::ptr::from_ref(hint).addr()).unwrap_or(0)
+}
+
 /// Remembers a stripe for [`stripe_hint`].
 #[inline]
 pub(crate) fn set_stripe_hint(stripe: usize) {

@@ -217,7 +217,11 @@ pub static COMMANDS: &[Spec] = &[
         verb: Verb::Stats,
         names: &["stats"],
         args: &[],
-        opts: &[],
+        opts: &[Opt {
+            name: "--profile",
+            value: None,
+            about: "how often each part of the store ran in this session, and how long it took",
+        }],
         about: "Prints figures on the store.",
         notes: "",
         example: "stats",

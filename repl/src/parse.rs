@@ -87,7 +87,9 @@ pub enum Command<'a> {
     Flush,
     Compact,
     /// Print figures.
-    Stats,
+    Stats {
+        profile: bool,
+    },
     /// Explain.
     Help(Option<Verb>),
     /// Leave.
@@ -113,7 +115,7 @@ impl Command<'_> {
             Command::Export { .. } => Verb::Export,
             Command::Flush => Verb::Flush,
             Command::Compact => Verb::Compact,
-            Command::Stats => Verb::Stats,
+            Command::Stats { .. } => Verb::Stats,
             Command::Help(_) => Verb::Help,
             Command::Quit => Verb::Quit,
         }
@@ -324,7 +326,7 @@ impl<'a> Arguments<'a> {
             }
             Verb::Flush => Command::Flush,
             Verb::Compact => Command::Compact,
-            Verb::Stats => Command::Stats,
+            Verb::Stats => Command::Stats { profile: self.switch("--profile") },
             Verb::Help => Command::Help(match self.argument(0) {
                 None => None,
                 Some(word) => Some(command::find(&word.bytes).ok_or_else(|| unknown_command(&word))?.verb),

@@ -126,7 +126,8 @@ impl<'s> Session<'s> {
                 self.store.compact()?;
                 self.done();
             }
-            Command::Stats => {
+            Command::Stats { profile: true } => self.out.write(self.store.profile().as_bytes())?,
+            Command::Stats { profile: false } => {
                 for (name, figure) in self.store.stats()? {
                     self.out.line(&format!("{name}\t{figure}"))?;
                 }

@@ -55,7 +55,7 @@ impl Store {
             Found::Nothing => return Err(Failure::Store(format!("there is no store at {}", shown(path)))),
             Found::SomethingElse => return Err(Failure::Store(format!("{} is not a store", shown(path)))),
         }
-        let db = tree::Config::new().path(path).read_only(true).open();
+        let db = tree::Config::new().path(path).read_only(true).timing(true).open();
         let db = db.map_err(|error| failure(path, error))?;
         Ok(Store { db, path: path.to_owned(), read_only: true })
     }
@@ -76,7 +76,7 @@ impl Store {
             }
             Found::Store | Found::Nothing => {}
         }
-        let config = tree::Config::new().path(path).create(found == Found::Nothing);
+        let config = tree::Config::new().path(path).create(found == Found::Nothing).timing(true);
         let db = config.open().map_err(|error| failure(path, error))?;
         Ok((Store { db, path: path.to_owned(), read_only: false }, found == Found::Nothing))
     }
@@ -174,6 +174,11 @@ impl Store {
             ("pages_file_bytes", stats.pages_file_bytes().to_string()),
             ("pages_live_bytes", stats.pages_live_bytes().to_string()),
         ])
+    }
+
+    /// How often each part of the store ran, and how long it took, as a table.
+    pub fn profile(&self) -> String {
+        self.db.profile().to_string()
     }
 
     fn failure(&self, error: tree::Error) -> Failure {

@@ -212,6 +212,10 @@ fn flush_stats_help_and_quit_work() {
     let shell = Shell::new();
     shell.script("set a 1; flush; quit; set b 2\nset c 3").gives("").says_nothing().exits(0);
     shell.script("count\nexit\nbogus").gives("1\n").exits(0);
+    let profile = shell.args(["db", "-c", "get a; get b; stats --profile"]);
+    let table = String::from_utf8_lossy(&profile.out).into_owned();
+    let gets = table.lines().find(|line| line.starts_with("tree get")).expect("a line on gets");
+    assert_eq!(gets.split_whitespace().nth(2), Some("2"), "{table}");
     let stats = shell.args(["db", "stats"]).exits(0);
     let text = String::from_utf8(stats.out).expect("text");
     assert!(text.contains("records\t1\n"), "{text}");

@@ -12,6 +12,7 @@ mod kill;
 mod linear;
 mod model;
 mod pages;
+mod profile;
 mod read_only;
 mod reasons;
 mod sizes;

@@ -2,11 +2,17 @@
 
 use std::{ops::Deref, path::Path, sync::Arc};
 
-use pagecache::{Admission, Failure, PageId, PagePtr, Verdict, pin};
+use pagecache::{
+    Admission, Failure, PageId, PagePtr, Verdict,
+    io::{Clock, SystemClock},
+    metrics::{Metrics, Profile},
+    pin,
+};
 
 use crate::{
     Config, Error, IVec, Result,
     materializer::{CATALOGUE_PAGE, Root},
+    metrics::{Call, PrintsOnDrop},
     node::{Frag, Node},
     ops::{Core, Pages, Tended},
 };
@@ -56,6 +62,8 @@ impl Deref for Db {
 
 impl Db {
     pub(crate) fn start(config: &Config) -> Result<Db> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let metrics = Metrics::new(config.timing, &clock);
         let pages = Arc::new(Pages::open(config.page_cache_config())?);
         let catalogue = match pages.recovered_state() {
             Some(root) => Core {
@@ -77,7 +85,8 @@ impl Db {
         let pages = Tended::by_a_thread(pages, config.leaf_bytes_max)?;
         let Config { leaf_bytes_max, inline_bytes_max, .. } = *config;
         let core = Core { pages, id: 1, root, leaf_bytes_max, inline_bytes_max };
-        let tree = Tree { core, name: IVec::from(DEFAULT_TREE) };
+        let prints = config.print_profile.then(|| Arc::new(PrintsOnDrop(metrics.clone())));
+        let tree = Tree { core, name: IVec::from(DEFAULT_TREE), metrics, _prints: prints };
         Ok(Db { tree })
     }
 
@@ -101,6 +110,13 @@ impl Db {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { pages: self.core.pages.stats() }
+    }
+
+    /// How often the calls on this database, and the parts of the page cache below, ran and how long they
+    /// took, since it was opened; nothing unless [`Config::timing`] is on. `{}` prints it as a table.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.metrics.profile().and(self.core.pages.profile())
     }
 
     /// Makes everything so far part of a checkpoint, so that the next open replays nothing of it.
@@ -264,4 +280,6 @@ pub(crate) fn from_page_error<A>(error: pagecache::Error<A>) -> Error {
 pub struct Tree {
     pub(crate) core: Core,
     pub(crate) name: IVec,
+    pub(crate) metrics: Metrics<Call>,
+    _prints: Option<Arc<PrintsOnDrop>>,
 }

@@ -22,6 +22,7 @@ mod error;
 mod iter;
 mod ivec;
 mod materializer;
+mod metrics;
 mod node;
 mod ops;
 mod tree;
@@ -33,7 +34,7 @@ pub use db::{Db, Durability, Stats, Tree, open};
 pub use error::{CompareAndSwapError, DiskPtr, Error, Result};
 pub use iter::Iter;
 pub use ivec::IVec;
-pub use pagecache::Lsn;
+pub use pagecache::{Lsn, metrics::Profile};
 pub use value::ValueReader;
 
 /// The example of the README, so that it compiles and runs.

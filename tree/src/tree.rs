@@ -11,6 +11,7 @@ use crate::{
     Batch, CompareAndSwapError, Durability, Error, IVec, Iter, Result, Tree, ValueReader,
     db::from_page_error,
     iter::Range,
+    metrics::Call,
     node::Stored,
     ops::{Decision, Looked},
 };
@@ -37,6 +38,7 @@ impl Tree {
         K: AsRef<[u8]>,
         V: Into<IVec>,
     {
+        let _timing = self.metrics.time(Call::Set);
         let value = value.into();
         let changed =
             self.core.change_seen(key.as_ref(), |old| (Decision::Put(&value), old.map(IVec::from)))?;
@@ -54,6 +56,7 @@ impl Tree {
         K: AsRef<[u8]>,
         V: AsRef<[u8]>,
     {
+        let _timing = self.metrics.time(Call::Set);
         let changed = self.core.change(key.as_ref(), |_| (Decision::Put(value.as_ref()), ()))?;
         Ok(changed.lsn.unwrap_or_default())
     }
@@ -157,6 +160,7 @@ impl Tree {
     ///
     /// As [`Tree::get`].
     pub fn get_with<K: AsRef<[u8]>, T>(&self, key: K, read: impl FnOnce(Option<&[u8]>) -> T) -> Result<T> {
+        let _timing = self.metrics.time(Call::Get);
         let found = self.core.get_with(key.as_ref(), read)?;
         self.core.pages.keep_within_capacity();
         Ok(found)
@@ -177,6 +181,7 @@ impl Tree {
     ///
     /// As [`Tree::insert`].
     pub fn remove<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<IVec>> {
+        let _timing = self.metrics.time(Call::Remove);
         let decide = |old: Option<&[u8]>| match old {
             None => (Decision::Keep, None),
             Some(old) => (Decision::Remove, Some(IVec::from(old))),
@@ -216,6 +221,7 @@ impl Tree {
         OV: AsRef<[u8]>,
         NV: Into<IVec>,
     {
+        let _timing = self.metrics.time(Call::Swap);
         let new: Option<IVec> = new.map(Into::into);
         let old = old.as_ref().map(AsRef::as_ref);
         let changed = self.core.change_seen(key.as_ref(), |current| {
@@ -312,6 +318,7 @@ impl Tree {
     ///
     /// As [`Tree::apply_batch`]; an error of the durability part poisons the database.
     pub fn write(&self, batch: &Batch, durability: Durability) -> Result<Lsn> {
+        let _timing = self.metrics.time(Call::Batch);
         let lsn = self.core.apply(batch)?;
         match durability {
             Durability::None => {}
@@ -438,6 +445,7 @@ impl Tree {
     ///
     /// As [`Tree::get`].
     pub fn count(&self) -> Result<usize> {
+        let _timing = self.metrics.time(Call::Count);
         Ok(self.core.count()?)
     }
 

@@ -11,6 +11,7 @@ use crate::{
     format::{delta::DeltaPage, frame::FrameKind},
     ids::{FragmentAddr, PageId, PageSeq},
     materializer::Materializer,
+    metrics::Work,
     page::cell::{Cell, Durable, Head},
     reclaim::Guard,
     store::{Frame, Pin},
@@ -41,6 +42,7 @@ impl<M: Materializer> Cache<M> {
         if !cell.durable(guard).is_some_and(|now| ptr::eq(now, durable)) {
             return Ok(None);
         }
+        let _timing = self.metrics.time(Work::PageIn);
         self.read_parts(pid, durable, &pins).map(Some)
     }
 
@@ -67,7 +69,7 @@ impl<M: Materializer> Cache<M> {
             return Ok(base);
         }
         let oldest_first: Vec<&M::PageFrag> = std::iter::once(&base).chain(changes.iter().rev()).collect();
-        Ok(self.materializer.merge(&oldest_first))
+        Ok(self.merge(&oldest_first))
     }
 
     fn expect(

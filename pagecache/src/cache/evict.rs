@@ -7,6 +7,7 @@ use crate::{
     error::Failure,
     ids::{PageId, PageSeq},
     materializer::Materializer,
+    metrics::Work,
     page::{
         cell::{Cell, Form, Head, Word},
         chain::{ALL_DURABLE, Body, Node, free_chain},
@@ -30,6 +31,7 @@ impl<M: Materializer> Cache<M> {
     /// Evicts pages until the rest fits. One thread does it at a time; others return at once.
     pub(crate) fn make_room(&self) -> Result<(), Failure> {
         let Some(mut hand) = self.hand.try_lock() else { return Ok(()) };
+        let _timing = self.metrics.time(Work::Evict);
         let target = self.capacity - self.capacity / SLACK_DIVISOR;
         // Two passes take every untouched page; pages touched meanwhile are in use.
         let mut steps = 2 * self.pages.bound();

@@ -150,7 +150,7 @@ impl<M: Materializer> Cache<M> {
         frags.reverse();
         let merged = match frags.as_slice() {
             [only] => (*only).clone(),
-            many => self.materializer.merge(many),
+            many => self.merge(many),
         };
         let durable = cell.durable(guard);
         let unsaved = durable.and_then(|durable| self.unsaved(top, durable));

@@ -30,6 +30,7 @@ use crate::{
     ids::PageId,
     materializer::Materializer,
     mem::PageMemory,
+    metrics::{Metrics, Work},
     page::{chain::Node, pages::Pages},
     store::Store,
     sync::{AtomicUsize, Mutex, Ordering},
@@ -43,6 +44,8 @@ pub(crate) struct Cache<M: Materializer> {
     /// Where nodes of chains lie.
     pub(crate) memory: PageMemory,
     pub(crate) changes: Mutex<Changes>,
+    /// Off until the owner says otherwise.
+    pub(crate) metrics: Metrics<Work>,
     pub(crate) poison: Arc<Poison>,
     resident_bytes: AtomicUsize,
     capacity: usize,
@@ -63,11 +66,18 @@ impl<M: Materializer> Cache<M> {
             materializer,
             memory,
             changes: Mutex::new(Changes::default()),
+            metrics: Metrics::off(),
             poison,
             resident_bytes: AtomicUsize::new(0),
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
             hand: Mutex::new(0),
         }
+    }
+
+    /// One fragment for several, oldest first.
+    pub(crate) fn merge(&self, oldest_first: &[&M::PageFrag]) -> M::PageFrag {
+        let _timing = self.metrics.time(Work::Merge);
+        self.materializer.merge(oldest_first)
     }
 
     /// Bytes that a node with this fragment occupies.

@@ -20,6 +20,7 @@ use crate::{
     format::frame::FrameKind,
     ids::{FragmentAddr, PageId},
     materializer::Materializer,
+    metrics::Work,
     reclaim::{Guard, pin},
     store::{Batch, Found, Purpose, Stream},
 };
@@ -62,6 +63,7 @@ impl<M: Materializer> Cache<M> {
         let mut moved = 0;
         while !parts.is_empty() {
             let round = take_round(&mut parts);
+            let _timing = self.metrics.time(Work::Move);
             let mut batch = self.store.batch(Purpose::Ordinary, Stream::Survivors);
             let mut written = Vec::with_capacity(round.len());
             let mut bytes = 0;
@@ -73,6 +75,7 @@ impl<M: Materializer> Cache<M> {
             }
             let frames = batch.finish()?;
             self.record(written, frames.frames(), &pin())?;
+            self.metrics.note(Work::MovedBytes, bytes);
             moved += bytes;
         }
         Ok(moved)

@@ -20,6 +20,7 @@ use crate::{
     },
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
     materializer::Materializer,
+    metrics::Work,
     page::{
         cell::{self, Cell, Claim, Durable, Head, Image, Word},
         chain::{ALL_DURABLE, Node, changes_above, committed},
@@ -87,6 +88,7 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn write_back(&self, pids: &[PageId], purpose: Purpose) -> Result<WrittenBack, Failure> {
         let mut done = WrittenBack::default();
         for round in pids.chunks(PAGES_PER_ROUND) {
+            let _timing = self.metrics.time(Work::PageOut);
             let mut batch = self.store.batch(purpose, Stream::Hot);
             let mut written = Vec::with_capacity(round.len());
             for &pid in round {
@@ -98,6 +100,7 @@ impl<M: Materializer> Cache<M> {
             }
             let frames = batch.finish()?;
             done.pages += written.len();
+            self.metrics.note(Work::PagesOut, written.len() as u64);
             self.record(written, frames.frames(), &pin())?;
         }
         Ok(done)
@@ -168,7 +171,7 @@ impl<M: Materializer> Cache<M> {
             [only] => *only,
             many => {
                 let oldest_first: Vec<&M::PageFrag> = many.iter().rev().copied().collect();
-                merged = self.materializer.merge(&oldest_first);
+                merged = self.merge(&oldest_first);
                 &merged
             }
         };

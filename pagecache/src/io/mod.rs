@@ -14,8 +14,12 @@ mod operation;
 pub mod sim;
 mod spawn;
 mod temp;
+mod timed;
 
 use std::{fmt, io, path::PathBuf, time::Duration};
+
+use crate::metrics::Work;
+pub(crate) use timed::TimedStorage;
 
 pub use clock::SystemClock;
 #[cfg(any(test, feature = "sim"))]

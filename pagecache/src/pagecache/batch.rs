@@ -34,6 +34,7 @@ use crate::{
     ids::{Lsn, PageId, PageSeq},
     log::Reservation,
     materializer::Materializer,
+    metrics::Work,
     page::{
         cell::Head,
         chain::{Body, Draft, Node, Stamp},
@@ -369,6 +370,7 @@ where
         if self.items.is_empty() {
             return Ok(Some(shared.log.next_lsn()));
         }
+        let _timing = shared.cache.metrics.time(Work::Batch);
         let recovered = self
             .items
             .iter()

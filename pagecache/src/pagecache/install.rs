@@ -15,6 +15,7 @@ use crate::{
     log::Reservation,
     materializer::Materializer,
     mem::PageMemory,
+    metrics::Work,
     page::{
         cell::{Cell, Head, Word},
         chain::{Body, Draft, Node, Stamp},
@@ -149,6 +150,7 @@ where
             Body::Base(frag) => (Kind::Base, Some(frag)),
             Body::Free => (Kind::Free, None),
         };
+        let _timing = self.shared.cache.metrics.time(Work::Reserve);
         let len = frag.map_or(0, |frag| materializer.encoded_len(frag));
         let mut tries = 0;
         let mut reservation = loop {

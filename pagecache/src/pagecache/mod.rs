@@ -29,6 +29,7 @@ use crate::{
     ids::{Lsn, PageId},
     io::{Job, Worker},
     materializer::Materializer,
+    metrics::{Profile, Work},
     page::chain::Body,
     reclaim::Guard,
 };
@@ -246,12 +247,21 @@ where
         body: Body<P>,
         guard: &'g Guard,
     ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
+        let metrics = &self.shared.cache.metrics;
+        let _timing = metrics.time(match &body {
+            Body::Append(_) => Work::Link,
+            Body::Base(_) => Work::Replace,
+            Body::Free => Work::Free,
+        });
         let outcome = self.install(pid, key, body, guard)?;
         self.shared.keep_within_capacity();
         self.shared.keep_within_room();
         match outcome {
             Outcome::Done(key) => Ok(key),
-            Outcome::Stale(now) => Err(Error::CasFailed(Some(now))),
+            Outcome::Stale(now) => {
+                metrics.note(Work::LostRaces, 1);
+                Err(Error::CasFailed(Some(now)))
+            }
             Outcome::Gone => Err(Error::CasFailed(None)),
         }
     }
@@ -265,6 +275,7 @@ where
     /// [`Error::Io`] if the device refused; the store is then poisoned, because a second sync could
     /// report success over lost data (Rebello et al., USENIX ATC 2020).
     pub fn flush(&self) -> Result<(), ()> {
+        let _timing = self.shared.cache.metrics.time(Work::Flush);
         self.shared.log.flush()?;
         Ok(())
     }
@@ -275,6 +286,7 @@ where
     ///
     /// As [`PageCache::flush`].
     pub fn make_stable(&self, lsn: Lsn) -> Result<Lsn, ()> {
+        let _timing = self.shared.cache.metrics.time(Work::Flush);
         Ok(self.shared.log.make_stable(lsn)? - 1)
     }
 
@@ -409,6 +421,13 @@ where
         }
         let refused = |e| Failure::from_io("starting a thread", PathBuf::new(), 0, 0, e);
         spawner.spawn(name, job).map(Some).map_err(refused)
+    }
+
+    /// How often the parts of this store ran and how long they took, since it was opened; nothing
+    /// unless [`crate::ConfigBuilder::timing`] is on.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.shared.cache.metrics.profile()
     }
 
     /// Sizes and counts of this store.

@@ -10,6 +10,7 @@ use crate::{
     ids::PageId,
     materializer::Materializer,
     mem::prefetch,
+    metrics::Work,
     page::{
         cell::{Head, Word},
         chain::{Node, committed, lend},
@@ -38,6 +39,7 @@ where
     ///
     /// As [`PageCache::get`].
     pub fn read<'g>(&self, pid: PageId, guard: &'g Guard) -> std::result::Result<PageGet<'g, P>, Failure> {
+        let _timing = self.shared.cache.metrics.time(Work::Get);
         loop {
             let resident = self.shared.cache.resident(pid, guard)?;
             self.shared.keep_within_capacity();
@@ -77,7 +79,7 @@ where
         // Pending fragments stay where they are; this reader gets a copy without them.
         let mut frags = committed(top)?.frags;
         frags.reverse();
-        let merged = lend(self.shared.cache.materializer.merge(&frags), guard);
+        let merged = lend(self.shared.cache.merge(&frags), guard);
         Some(PageGet::Materialized(merged, view.key()))
     }
 

@@ -14,10 +14,11 @@ use crate::{
     config::Config,
     error::Failure,
     ids::Lsn,
-    io::{Clock, Spawner, Storage, SystemClock, ThreadSpawner, Worker},
+    io::{Clock, Spawner, Storage, ThreadSpawner, TimedStorage, Worker},
     log::{self, Log},
     materializer::Materializer,
     mem::PageMemory,
+    metrics::Work,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared<M: Materializer> {
     pub(crate) recovery: Recovery<M::Recovery>,
     pub(crate) was_recovered: bool,
     read_only: bool,
+    prints_profile: bool,
     pub(crate) consolidation_threshold: usize,
     pub(crate) flush_every: Option<Duration>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -84,15 +86,18 @@ pub struct Stats {
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     pub(crate) fn open(config: Config) -> Result<Arc<Shared<M>>, Failure> {
         config.check()?;
-        let storage = config.lock_storage()?;
+        let clock = config.clock();
+        let metrics = config.metrics(&clock);
+        let storage = TimedStorage::around(config.lock_storage()?, &metrics);
         let poison = config.poison(&storage);
-        let opened: Opened<M> = match open::open(&config, &storage, &poison) {
+        let mut opened: Opened<M> = match open::open(&config, &storage, &poison) {
             Ok(opened) => opened,
             Err(failure) => {
                 storage.unlock();
                 return Err(failure);
             }
         };
+        opened.cache.metrics = metrics;
         let settings = &config.inner;
         let every = i64::try_from(settings.checkpoint_every_bytes).unwrap_or(i64::MAX / 2);
         let replay_from = opened.checkpointer.replay_from();
@@ -103,9 +108,10 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             recovery: opened.recovery,
             was_recovered: opened.was_recovered,
             read_only: settings.read_only,
+            prints_profile: settings.print_profile_on_drop,
             consolidation_threshold: settings.page_consolidation_threshold,
             flush_every: settings.flush_every,
-            clock: settings.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
+            clock,
             spawner: settings.spawner.clone().unwrap_or_else(|| Arc::new(ThreadSpawner)),
             stopping: AtomicBool::new(false),
             worker: OnceLock::new(),
@@ -166,7 +172,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 
     fn checkpoint_for(&self, purpose: Purpose) -> Result<(), Failure> {
         self.checkpoint_wanted.store(false, Ordering::Relaxed);
+        let timing = self.cache.metrics.time(Work::Checkpoint);
         let outcome = self.checkpointer.run(&self.cache, &self.log, &self.recovery, purpose);
+        drop(timing);
         // After a failure too: the next try waits for as many bytes, or for a writer without room.
         let next = self.log.next_lsn().saturating_add(self.checkpoint_every);
         self.checkpoint_at.store(next.cast_unsigned(), Ordering::Relaxed);
@@ -224,6 +232,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     pub(crate) fn close(&self) -> Result<(), Failure> {
         let outcome = self.settle_files();
         self.storage.unlock();
+        if self.prints_profile {
+            eprint!("{}", self.cache.metrics.profile());
+        }
         outcome
     }
 

@@ -37,8 +37,9 @@ use crate::{
         superblock,
     },
     ids::Lsn,
-    io::{Clock, Next, Storage, SystemClock, ThreadSpawner, Worker},
+    io::{Clock, Next, Storage, ThreadSpawner, TimedStorage, Worker},
     log::{self, Reader, Walk},
+    metrics::{Metrics, Profile, Work},
     sync::{AtomicBool, Mutex, Ordering},
 };
 
@@ -79,6 +80,8 @@ struct Shared {
     poison: Arc<Poison>,
     mode: SegmentMode,
     read_only: bool,
+    prints_profile: bool,
+    metrics: Metrics<Work>,
     stopping: AtomicBool,
 }
 
@@ -100,12 +103,14 @@ impl Log {
     /// for settings out of range or a directory that holds a page cache; [`Error::Io`].
     pub fn start(config: Config) -> Result<Log, ()> {
         config.check()?;
-        let storage = config.lock_storage()?;
-        let opened = Shared::open(&config, &storage);
+        let clock = config.clock();
+        let metrics = config.metrics(&clock);
+        let storage = TimedStorage::around(config.lock_storage()?, &metrics);
+        let opened = Shared::open(&config, &storage, metrics);
         let shared = opened.inspect_err(|_| storage.unlock())?;
         // From here on dropping the log gives the lock back.
         let log = Log { shared, worker: Mutex::new(None) };
-        *log.worker.lock() = Some(start_background(&config, &log.shared)?);
+        *log.worker.lock() = Some(start_background(&config, &log.shared, clock)?);
         Ok(log)
     }
 
@@ -130,6 +135,7 @@ impl Log {
     /// `Poisoned` after a failed write.
     pub fn reserve(&self, bytes: impl AsRef<[u8]>) -> Result<Reservation<'_>, ()> {
         let bytes = bytes.as_ref();
+        let _timing = self.shared.metrics.time(Work::Reserve);
         let head = RecordHead { kind: Kind::Raw, pid: 0, seq: 0 };
         let mut inner = self.shared.log.reserve(head, bytes.len())?;
         inner.payload().copy_from_slice(bytes);
@@ -152,6 +158,7 @@ impl Log {
     /// [`Error::Io`] if the device refused, now or earlier; [`Error::Unsupported`] if this thread holds
     /// a reservation.
     pub fn flush(&self) -> Result<(), ()> {
+        let _timing = self.shared.metrics.time(Work::Flush);
         self.shared.log.flush()?;
         Ok(())
     }
@@ -163,6 +170,7 @@ impl Log {
     ///
     /// As [`Log::flush`].
     pub fn make_stable(&self, lsn: Lsn) -> Result<Lsn, ()> {
+        let _timing = self.shared.metrics.time(Work::Flush);
         Ok(self.shared.log.make_stable(lsn)? - 1)
     }
 
@@ -182,6 +190,13 @@ impl Log {
     #[must_use]
     pub fn released_lsn(&self) -> Lsn {
         self.shared.log.released()
+    }
+
+    /// How often the parts of this log ran and how long they took, since it was opened; nothing unless
+    /// [`crate::ConfigBuilder::timing`] is on.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.shared.metrics.profile()
     }
 
     /// Bytes of the log's file.
@@ -285,6 +300,9 @@ impl Log {
             false => self.shared.log.flush().and_then(|end| self.shared.root.close(end)),
         };
         self.shared.storage.unlock();
+        if self.shared.prints_profile {
+            eprint!("{}", self.profile());
+        }
         outcome
     }
 }
@@ -297,7 +315,11 @@ impl Drop for Log {
 }
 
 impl Shared {
-    fn open(config: &Config, storage: &Arc<dyn Storage>) -> std::result::Result<Arc<Shared>, Failure> {
+    fn open(
+        config: &Config,
+        storage: &Arc<dyn Storage>,
+        metrics: Metrics<Work>,
+    ) -> std::result::Result<Arc<Shared>, Failure> {
         let poison = config.poison(storage);
         let sizes = |geometry: &superblock::Geometry| sizes(config, geometry);
         let Found { root, position, geometry } = Root::open(config, storage, &poison, sizes)?;
@@ -309,6 +331,8 @@ impl Shared {
             poison,
             mode: config.inner.segment_mode,
             read_only: config.inner.read_only,
+            prints_profile: config.inner.print_profile_on_drop,
+            metrics,
             stopping: AtomicBool::new(false),
         });
         let host: Weak<Shared> = Arc::downgrade(&shared);
@@ -357,9 +381,12 @@ fn sizes(config: &Config, geometry: &superblock::Geometry) -> log::Geometry {
     }
 }
 
-fn start_background(config: &Config, shared: &Arc<Shared>) -> std::result::Result<Box<dyn Worker>, Failure> {
+fn start_background(
+    config: &Config,
+    shared: &Arc<Shared>,
+    clock: Arc<dyn Clock>,
+) -> std::result::Result<Box<dyn Worker>, Failure> {
     let settings = &config.inner;
-    let clock: Arc<dyn Clock> = settings.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
     let every = settings.flush_every;
     let weak: Weak<Shared> = Arc::downgrade(shared);
     let mut last_flush = clock.now();

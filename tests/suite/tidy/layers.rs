@@ -23,6 +23,7 @@ const GROUND: &[&str] = &["ids", "error", "config", "sync", "reclaim", "metrics"
 /// Ways up, each with its reason: the file's folder, the path it may name.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("config", "io", "the seams for files, time and threads come in through the settings"),
+    ("metrics", "io", "time comes in through the clock of the settings"),
     ("materializer", "format::codec", "a fragment's default encoding is the codec's"),
 ];
 
