@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     error::{Failure, Poison},
+    event_log::EventLog,
     io::{Clock, FileId, FileStorage, Spawner, Storage, SystemClock},
     mem::PageMemory,
     metrics::{Metrics, Work},
@@ -57,6 +58,7 @@ pub(crate) struct Settings {
     pub(crate) cleaning: bool,
     pub(crate) segment_mode: SegmentMode,
     pub(crate) timing: bool,
+    pub(crate) event_log: Option<EventLog>,
     pub(crate) print_profile_on_drop: bool,
     pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
@@ -200,6 +202,22 @@ impl Config {
 
 /// Chooses settings one by one; each call returns the builder.
 ///
+/// Settings of `pagecache` 0.8.1 that have another name here, or none, and why:
+///
+/// | 0.8.1 | here |
+/// |---|---|
+/// | `io_bufs` | [`ConfigBuilder::log_buffers`] |
+/// | `io_buf_size` | [`ConfigBuilder::log_segment_bytes`]; pages lie in segments of their own, [`ConfigBuilder::store_segment_bytes`], because changes live short and pages long |
+/// | `snapshot_after_ops` | [`ConfigBuilder::checkpoint_every_bytes`]: what a crash costs is bytes of log, not calls |
+/// | `snapshot_path` | none: a checkpoint lies in the `pages` file, and is published with what it refers to |
+/// | `cache_bits` | none: no list of recently used pages, so no shards of one |
+/// | `segment_cleanup_threshold`, `segment_cleanup_skew` | none: the file is held to a fixed part of what is alive in it |
+/// | `blink_node_split_size` | a setting of the tree, which alone knows nodes |
+/// | `merge_operator` | none: what merges fragments is the [`crate::Materializer`], given at each open |
+/// | `idgen_persist_interval` | none: ids are the tree's business |
+///
+/// Nothing of this is persisted but what is fixed when a store is made.
+///
 /// ```
 /// let config = pagecache::ConfigBuilder::new().temporary(true).cache_capacity(64 << 20).build();
 /// assert_eq!(config.cache_capacity(), 64 << 20);
@@ -244,6 +262,7 @@ impl ConfigBuilder {
                 cleaning: true,
                 segment_mode: SegmentMode::Gc,
                 timing: false,
+                event_log: None,
                 print_profile_on_drop: false,
                 storage: None,
                 clock: None,
@@ -402,6 +421,15 @@ impl ConfigBuilder {
     #[must_use]
     pub fn print_profile_on_drop(mut self, print: bool) -> ConfigBuilder {
         self.settings.print_profile_on_drop = print;
+        self
+    }
+
+    /// Writes down at a close, and at each flush, what the next open with the same log must find: pages
+    /// and where they lie, live bytes of segments, the log's end, the value that is recovered. An open
+    /// that finds anything else is refused with [`Failure::Bug`]. For tests: it reads every page.
+    #[must_use]
+    pub fn event_log(mut self, events: EventLog) -> ConfigBuilder {
+        self.settings.event_log = Some(events);
         self
     }
 

@@ -82,6 +82,11 @@ pub enum Failure {
         /// The page.
         pid: crate::ids::PageId,
     },
+    /// A rule of this code is broken. Please report it.
+    Bug {
+        /// Which, and how it shows.
+        what: String,
+    },
     /// A call that its place forbids, as waiting for the log while holding one of its reservations.
     Misuse {
         /// What was called where.
@@ -155,6 +160,7 @@ impl fmt::Display for Failure {
             }
             Failure::Unsupported { what } => f.write_str(what),
             Failure::Gated { pid } => write!(f, "page {pid} takes no new batch at the moment; try again"),
+            Failure::Bug { what } => write!(f, "broken internal rule, please report it: {what}"),
             Failure::Misuse { what } => f.write_str(what),
         }
     }
@@ -199,6 +205,7 @@ impl<A> From<Failure> for Error<A> {
             Failure::Corrupt { offset, .. } => Error::Corruption { at: offset, what: failure },
             Failure::Unsupported { what } => Error::Unsupported(what),
             Failure::Misuse { what } => Error::Unsupported(what.to_owned()),
+            Failure::Bug { what } => Error::ReportableBug(what),
             other => Error::Io(other),
         }
     }

@@ -4,6 +4,7 @@ mod cache;
 mod checkpoint;
 pub mod config;
 pub mod error;
+mod event_log;
 mod format;
 mod ids;
 pub mod io;
@@ -20,11 +21,12 @@ mod sync;
 
 pub use config::{Config, ConfigBuilder, SegmentMode};
 pub use error::{DecodeError, Error, Failure, Result};
+pub use event_log::EventLog;
 pub use ids::{LogId, Lsn, PageId, SegmentId};
 pub use materializer::{Materializer, NullMaterializer};
 pub use pagecache::{
     Admission, Batch, FragState, NewValue, PageCache, PageGet, PagePtr, PageView, Stats, UnsyncedValue,
-    ValueId, ValueReader, Verdict, View,
+    ValueId, ValueReader, Verdict, Verified, View,
 };
 pub use raw_log::{DiskPtr, Log, LogIter, LogRead, Reservation};
 pub use reclaim::{Guard, pin};

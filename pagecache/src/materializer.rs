@@ -1,6 +1,9 @@
 //! What the layer above teaches the cache about its pages.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    hash::{DefaultHasher, Hasher},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -76,6 +79,16 @@ pub trait Materializer {
     fn marks(&self, change: &Self::PageFrag) -> u64 {
         let _ = change;
         u64::MAX
+    }
+
+    /// A number for what the page says, the same however its fragments were united: what tests compare
+    /// pages by. By default one of its bytes, which must then not depend on that either.
+    fn digest(&self, page: &Self::PageFrag) -> u64 {
+        let mut bytes = vec![0; self.encoded_len(page)];
+        self.encode(page, &mut bytes);
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&bytes);
+        hasher.finish()
     }
 
     /// What the fragment adds to a counter, as (counter, difference).

@@ -220,7 +220,7 @@ pub static COMMANDS: &[Spec] = &[
         opts: &[Opt {
             name: "--profile",
             value: None,
-            about: "how often each part of the store ran in this session, and how long it took",
+            about: "how often each part ran in this session, and how long",
         }],
         about: "Prints figures on the store.",
         notes: "",

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pagecache::io::sim::{Rng, SimClock, SimDisk, SimSpawner};
+use pagecache::{
+    EventLog,
+    io::sim::{Rng, SimClock, SimDisk, SimSpawner},
+};
 use tree::{Config, Db};
 
 /// Bytes of a segment of the pages, and of the log's largest.
@@ -62,6 +65,8 @@ pub struct World {
     pub clock: Arc<SimClock>,
     /// Its sizes.
     pub shape: Shape,
+    /// What one store left for the next.
+    pub events: EventLog,
 }
 
 impl World {
@@ -69,7 +74,8 @@ impl World {
     #[must_use]
     pub fn on(disk: Arc<SimDisk>, shape: Shape) -> World {
         let clock = Arc::new(SimClock::new());
-        World { disk, spawner: Arc::new(SimSpawner::new(clock.clone())), clock, shape }
+        let spawner = Arc::new(SimSpawner::new(clock.clone()));
+        World { disk, spawner, clock, shape, events: EventLog::new() }
     }
 
     /// Opens the store, or makes it. `salt_seed` must be another at each open, as chance is: equal
@@ -102,6 +108,7 @@ impl World {
             .page_cache(|builder| {
                 builder
                     .storage(disk)
+                    .event_log(self.events.clone())
                     .spawner(spawner)
                     .clock(clock)
                     .salt_seed(salt_seed)

@@ -3,6 +3,7 @@
 
 mod batches;
 mod concurrent;
+mod copies;
 mod counts;
 mod crash;
 mod fault;
@@ -15,7 +16,9 @@ mod pages;
 mod profile;
 mod read_only;
 mod reasons;
+mod restart;
 mod sizes;
 mod space;
 mod tidy;
 mod values;
+mod waits;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use pagecache::io::sim::{Rng, SimClock, SimDisk, SimSpawner};
+use pagecache::{
+    EventLog,
+    io::sim::{Rng, SimClock, SimDisk, SimSpawner},
+};
 use tree::{Batch, Config, Db, IVec};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -13,6 +16,7 @@ struct World {
     spawner: Arc<SimSpawner>,
     clock: Arc<SimClock>,
     cache: u64,
+    events: EventLog,
 }
 
 impl World {
@@ -23,6 +27,7 @@ impl World {
             spawner: Arc::new(SimSpawner::new(clock.clone())),
             clock,
             cache,
+            events: EventLog::new(),
         }
     }
 
@@ -34,6 +39,7 @@ impl World {
             .page_cache(|builder| {
                 builder
                     .storage(disk)
+                    .event_log(self.events.clone())
                     .spawner(spawner)
                     .clock(clock)
                     .salt_seed(1)
@@ -176,6 +182,9 @@ fn run(seed: u64, steps: usize, cache: u64) {
                 }
                 db = world.open();
                 assert!(db.was_recovered());
+                if step % 4 == 0 {
+                    db.verify_checkpoint().unwrap_or_else(|e| panic!("{place}: {e}"));
+                }
             }
         }
     }

@@ -162,3 +162,65 @@ fn a_log_and_a_page_cache_refuse_each_others_files() {
     let refused = Log::start(config(&disk)).expect_err("a page cache's files");
     assert!(matches!(&refused, Error::Unsupported(what) if what.contains("pages")), "{refused}");
 }
+
+#[test]
+fn a_page_goes_through_its_four_states_and_its_key_tells_the_last_change() {
+    let disk = Arc::new(SimDisk::new());
+    let pages = open(&disk);
+    let guard = pin();
+    assert!(pages.get(7, &guard).unwrap().is_unallocated());
+    let pid = pages.allocate(&guard).unwrap();
+    assert!(pages.get(pid, &guard).unwrap().is_allocated());
+    assert_eq!(PagePtr::<String>::allocated().last_lsn(), 0);
+    let key = pages.replace(pid, PagePtr::allocated(), "a".to_owned(), &guard).unwrap();
+    let first = key.last_lsn();
+    let key = pages.link(pid, key, "b".to_owned(), &guard).unwrap();
+    assert!(first > 0 && first < key.last_lsn() && key.last_lsn() < pages.next_lsn());
+    let found = pages.get(pid, &guard).unwrap();
+    assert!(found.is_materialized());
+    let (_, same) = found.unwrap();
+    assert_eq!(same.last_lsn(), key.last_lsn());
+    pages.make_stable(same.last_lsn()).unwrap();
+    assert!(pages.stable_lsn() >= same.last_lsn());
+    pages.free(pid, same, &guard).unwrap();
+    assert!(pages.get(pid, &guard).unwrap().is_free());
+
+    // Allocated and never written: free after a restart, and handed out again.
+    let unwritten = pages.allocate(&guard).unwrap();
+    assert_ne!(unwritten, pid);
+    pages.close().unwrap();
+    let pages = open(&disk);
+    assert!(pages.get(unwritten, &guard).unwrap().is_free());
+    let again: Vec<_> = (0..2).map(|_| pages.allocate(&guard).unwrap()).collect();
+    assert!(again.contains(&unwritten) && again.contains(&pid), "{again:?}");
+}
+
+#[test]
+fn a_setting_out_of_its_range_is_refused_by_name_when_the_store_is_started() {
+    type Set = fn(ConfigBuilder) -> ConfigBuilder;
+    let cases: [(&str, Set); 15] = [
+        ("block_bytes", |b| b.block_bytes(0)),
+        ("block_bytes", |b| b.block_bytes(1000)),
+        ("block_bytes", |b| b.block_bytes(128 << 10)),
+        ("log_segment_bytes", |b| b.log_segment_bytes(0)),
+        ("log_segment_bytes", |b| b.log_segment_bytes((64 << 10) + 1)),
+        ("log_segment_bytes", |b| b.log_segment_bytes(2 << 30).log_capacity(1 << 40)),
+        ("log_buffers", |b| b.log_buffers(0)),
+        ("log_buffers", |b| b.log_buffers(3)),
+        ("log_capacity", |b| b.log_capacity(0)),
+        ("checkpoint_every_bytes", |b| b.checkpoint_every_bytes(0)),
+        ("checkpoint_every_bytes", |b| b.checkpoint_every_bytes(u64::MAX)),
+        ("store_segment_bytes", |b| b.store_segment_bytes(1)),
+        ("page_consolidation_threshold", |b| b.page_consolidation_threshold(0)),
+        ("cache_capacity", |b| b.cache_capacity(0)),
+        ("read_only", |b| b.read_only(true)),
+    ];
+    for (name, set) in cases {
+        let config = set(ConfigBuilder::new().temporary(true)).build();
+        let refused = Log::start(config.clone()).map(drop).expect_err(name).to_string();
+        assert!(refused.contains(name), "{name}: {refused}");
+        let refused = PageCache::<NullMaterializer, _, _>::start(config);
+        let refused = refused.map(drop).expect_err(name).to_string();
+        assert!(refused.contains(name), "{name}: {refused}");
+    }
+}

@@ -140,6 +140,16 @@ impl Db {
         self.core.pages.compact().map_err(from_page_error)
     }
 
+    /// Compares every page with what an open would make of the files: for tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReportableBug`] names what differs.
+    #[doc(hidden)]
+    pub fn verify_checkpoint(&self) -> Result<pagecache::Verified> {
+        self.core.pages.verify_checkpoint().map_err(from_page_error)
+    }
+
     /// Counts the live bytes of the `pages` file anew and compares: for tests.
     ///
     /// # Errors

@@ -170,6 +170,7 @@ impl From<Failure> for Error {
                 Error::TooLarge { what, bytes, limit, remedy }
             }
             Failure::Unsupported { what } => Error::Unsupported(what),
+            Failure::Bug { what } => Error::ReportableBug(what),
             other => Error::Unsupported(other.to_string()),
         }
     }
@@ -385,6 +386,12 @@ mod tests {
                 Error::Unsupported("x".to_owned()),
                 false,
                 io::ErrorKind::InvalidInput,
+            ),
+            (
+                Failure::Bug { what: "b".to_owned() },
+                Error::ReportableBug("b".to_owned()),
+                false,
+                io::ErrorKind::Other,
             ),
             (
                 Failure::Misuse { what: "y" },

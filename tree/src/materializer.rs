@@ -1,5 +1,7 @@
 //! What the page cache knows of the tree's pages: how fragments fold, and how they look in bytes.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use pagecache::{Config, DecodeError, Lsn, Materializer, PageId, mem::PageMemory};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +80,16 @@ impl Materializer for TreeMaterializer {
 
     fn marks(&self, change: &Frag) -> u64 {
         change.marks()
+    }
+
+    fn digest(&self, page: &Frag) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match page {
+            Frag::Node(node) => node.hash_content(&mut hasher),
+            Frag::Catalogue { root } => root.hash(&mut hasher),
+            change => format!("{change:?}").hash(&mut hasher),
+        }
+        hasher.finish()
     }
 
     fn tally(&self, frag: &Frag) -> Option<(u64, i64)> {

@@ -92,6 +92,7 @@ impl Tree {
                 return self.put(key, value);
             }
             _ => {
+                let _timing = self.metrics.time(Call::Set);
                 let value = self.core.write_apart(bytes, &mut source)?;
                 self.core.change(key, |_| (Decision::Adopt(&value), ()))?
             }
@@ -105,6 +106,7 @@ impl Tree {
     ///
     /// As [`Tree::get`], but for its limit.
     pub fn value_len<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<u64>> {
+        let _timing = self.metrics.time(Call::Get);
         let found = match self.core.look(key.as_ref(), |value| value.map(|value| value.len() as u64))? {
             Looked::Read(found) => found,
             Looked::Apart(apart) => Some(apart.bytes),
@@ -119,6 +121,7 @@ impl Tree {
     ///
     /// As [`Tree::get`], but for its limit.
     pub fn get_reader<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<ValueReader>> {
+        let _timing = self.metrics.time(Call::Get);
         let key = key.as_ref();
         let pages = || self.core.pages.clone();
         let found = self.core.look_apart(
@@ -196,6 +199,7 @@ impl Tree {
     ///
     /// As [`Tree::insert`].
     pub fn delete<K: AsRef<[u8]>>(&self, key: K) -> Result<Option<Lsn>> {
+        let _timing = self.metrics.time(Call::Remove);
         let decide = |old: Option<Stored<'_>>| match old {
             None => (Decision::Keep, ()),
             Some(_) => (Decision::Remove, ()),

@@ -61,6 +61,11 @@ impl Changes {
         self.touched.insert(number);
     }
 
+    /// True if every durable word is as the last checkpoint says.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.touched.is_empty()
+    }
+
     /// Records that the page is free in its durable form too.
     pub(crate) fn freed(&mut self, pid: PageId) {
         self.freed.push(pid);

@@ -8,6 +8,7 @@ mod background;
 mod batch;
 mod gate;
 mod install;
+mod oracle;
 mod page_ptr;
 mod read;
 mod run;
@@ -18,6 +19,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use admission::Admission;
 pub use batch::{Batch, Verdict};
+pub use oracle::Verified;
 pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
 pub use shared::Stats;
 pub use values::{NewValue, UnsyncedValue, ValueId, ValueReader};
@@ -277,6 +279,7 @@ where
     pub fn flush(&self) -> Result<(), ()> {
         let _timing = self.shared.cache.metrics.time(Work::Flush);
         self.shared.log.flush()?;
+        self.shared.note_durable();
         Ok(())
     }
 
@@ -287,7 +290,9 @@ where
     /// As [`PageCache::flush`].
     pub fn make_stable(&self, lsn: Lsn) -> Result<Lsn, ()> {
         let _timing = self.shared.cache.metrics.time(Work::Flush);
-        Ok(self.shared.log.make_stable(lsn)? - 1)
+        let stable = self.shared.log.make_stable(lsn)?;
+        self.shared.note_durable();
+        Ok(stable - 1)
     }
 
     /// Hands every change so far to the operating system: they survive the process, not the machine.
@@ -367,6 +372,17 @@ where
     /// As [`PageCache::checkpoint`].
     pub fn compact(&self) -> Result<(), ()> {
         Ok(self.shared.compact()?)
+    }
+
+    /// Compares every page with what an open would make of the files as they are now: the newest
+    /// checkpoint, made anew from them, and the log's tail folded over it. For tests: it reads every page
+    /// twice, and nobody may be changing any meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReportableBug`] names what differs; else as [`PageCache::get`].
+    pub fn verify_checkpoint(&self) -> Result<Verified, ()> {
+        Ok(self.shared.verify()?)
     }
 
     /// Counts anew, from the page table, which bytes of each segment are alive, and compares with what

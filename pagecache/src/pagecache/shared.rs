@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::oracle;
 use crate::{
     cache::Cache,
     checkpoint::{
@@ -13,6 +14,7 @@ use crate::{
     },
     config::Config,
     error::Failure,
+    event_log::EventLog,
     ids::Lsn,
     io::{Clock, Spawner, Storage, ThreadSpawner, TimedStorage, Worker},
     log::{self, Log},
@@ -40,6 +42,9 @@ pub(crate) struct Shared<M: Materializer> {
     pub(crate) was_recovered: bool,
     read_only: bool,
     prints_profile: bool,
+    pub(super) events: Option<EventLog>,
+    /// Settings of who would read the store beside this one.
+    pub(super) reader: Config,
     pub(crate) consolidation_threshold: usize,
     pub(crate) flush_every: Option<Duration>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -54,7 +59,7 @@ pub(crate) struct Shared<M: Materializer> {
     pub(crate) admitted_log_bytes: AtomicUsize,
     checkpoint_every: i64,
     published_salt: Mutex<Option<u64>>,
-    storage: Arc<dyn Storage>,
+    pub(super) storage: Arc<dyn Storage>,
     memory: PageMemory,
 }
 
@@ -109,6 +114,8 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             was_recovered: opened.was_recovered,
             read_only: settings.read_only,
             prints_profile: settings.print_profile_on_drop,
+            events: settings.event_log.clone(),
+            reader: oracle::reader_of(&config),
             consolidation_threshold: settings.page_consolidation_threshold,
             flush_every: settings.flush_every,
             clock,
@@ -128,6 +135,12 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         }
         let host: Weak<Shared<M>> = Arc::downgrade(&shared);
         shared.log.set_host(host);
+        if let Some(events) = &shared.events
+            && let Err(differs) = shared.compare_with_left(events)
+        {
+            shared.storage.unlock();
+            return Err(differs);
+        }
         Ok(shared)
     }
 
@@ -230,12 +243,26 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 
     /// Makes everything durable and the files small. Nothing else uses the store any more.
     pub(crate) fn close(&self) -> Result<(), Failure> {
-        let outcome = self.settle_files();
+        let outcome = self.settle_files().and_then(|()| self.leave_at_close());
         self.storage.unlock();
         if self.prints_profile {
             eprint!("{}", self.cache.metrics.profile());
         }
         outcome
+    }
+
+    fn leave_at_close(&self) -> Result<(), Failure> {
+        match &self.events {
+            Some(events) if !self.read_only => self.leave_facts(events),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that all up to now is durable.
+    pub(crate) fn note_durable(&self) {
+        if let Some(events) = self.events.as_ref().filter(|_| !self.read_only) {
+            self.leave_floor(events);
+        }
     }
 
     fn settle_files(&self) -> Result<(), Failure> {

@@ -346,6 +346,9 @@ impl<'s> Proof<'s> {
             if expected.timeline.find(found, expected.states.clone()).is_none() {
                 return Err(expected.timeline.explain(found, expected.states.clone()));
             }
+            if read.is_some() {
+                driver.verify()?;
+            }
             work_on(&mut driver)?;
             let timeline = driver.timeline().clone();
             let trace = nested.then(|| disk.trace());

@@ -234,6 +234,15 @@ impl Driver {
         Ok(())
     }
 
+    /// Compares all pages with what an open would make of the files.
+    ///
+    /// # Errors
+    ///
+    /// What differs.
+    pub fn verify(&self) -> Result<(), Problem> {
+        self.db().verify_checkpoint().map(|_| ()).map_err(explain("verify"))
+    }
+
     /// One random call.
     ///
     /// # Errors
@@ -265,6 +274,7 @@ impl Driver {
         self.look_around();
         if self.rng.chance(1, 20) {
             self.db().recount().map_err(explain("recount"))?;
+            self.verify()?;
         }
         Ok(())
     }
@@ -439,7 +449,8 @@ impl Driver {
         self.close()?;
         let db = self.world.open(self.rng.next_u64()).map_err(|error| format!("open again: {error}"))?;
         self.db = Some(db);
-        self.check().map_err(|problem| format!("opened again: {problem}"))
+        self.check().map_err(|problem| format!("opened again: {problem}"))?;
+        self.verify()
     }
 
     fn close(&mut self) -> Result<(), Problem> {

@@ -18,7 +18,8 @@ const ORDER: &[&str] =
     &["pagecache", "raw_log", "checkpoint", "cache", "page", "store", "log", "io", "format"];
 
 /// What any folder may use, and what uses only itself and the exceptions below.
-const GROUND: &[&str] = &["ids", "error", "config", "sync", "reclaim", "metrics", "mem", "materializer"];
+const GROUND: &[&str] =
+    &["ids", "error", "config", "sync", "reclaim", "metrics", "event_log", "mem", "materializer"];
 
 /// Ways up, each with its reason: the file's folder, the path it may name.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[

@@ -11,7 +11,10 @@
 //! What lies where is [`layout`]'s business, which bytes are a node [`validate`]'s, how changes wait in
 //! front of a node [`frag`]'s, how they are folded in [`merge`]'s, where nodes are cut [`split`]'s.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use pagecache::{
     PageId,
@@ -312,6 +315,16 @@ impl Node {
     #[inline]
     pub(crate) fn offset_of(&self, part: &[u8]) -> usize {
         part.as_ptr().addr() - self.bytes.as_ptr().addr()
+    }
+
+    /// Feeds all that the node says, whatever form it has, to `hasher`.
+    pub(crate) fn hash_content(&self, hasher: &mut impl Hasher) {
+        (self.level(), self.low(), self.high(), self.next()).hash(hasher);
+        self.view().first_child().hash(hasher);
+        for i in 0..self.len() {
+            let (key, value) = self.record(i);
+            (key.to_vec(), value).hash(hasher);
+        }
     }
 
     /// The bytes, which are the encoding.
