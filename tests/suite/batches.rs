@@ -1,6 +1,7 @@
 //! Batches as the page cache makes them: the schedules that break them without the rules.
 
 mod gate;
+mod order;
 mod reads;
 mod reuse;
 mod scattered;

@@ -3,7 +3,7 @@
 use std::{ops::Deref, path::Path, sync::Arc};
 
 use pagecache::{
-    Admission, Failure, PageId, PagePtr, Verdict,
+    Admission, Failure, PageId, PagePtr,
     io::{Clock, SystemClock},
     metrics::{Metrics, Profile},
     pin,
@@ -250,7 +250,7 @@ fn create(pages: &Arc<Pages>, config: &Config) -> Result<Core> {
     batch.replace(meta, allocated(), Frag::Catalogue { root: catalogue }, &guard).map_err(from_page_error)?;
     batch.replace(catalogue, allocated(), Frag::Node(names), &guard).map_err(from_page_error)?;
     batch.replace(root, allocated(), Frag::Node(leaf), &guard).map_err(from_page_error)?;
-    batch.commit(|_| Verdict::Commit)?;
+    batch.apply()?;
     let pages = Tended::by_writers(pages.clone());
     let Config { leaf_bytes_max, inline_bytes_max, .. } = *config;
     Ok(Core { pages, id: CATALOGUE_ID, root: catalogue, leaf_bytes_max, inline_bytes_max })

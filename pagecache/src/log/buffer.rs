@@ -129,6 +129,11 @@ impl LogBuffer {
         self.state.settled()
     }
 
+    /// See [`BufferState::writers`].
+    pub(super) fn writers(&self) -> u64 {
+        self.state.writers()
+    }
+
     /// See [`BufferState::is_queued`].
     pub(super) fn is_queued(&self, turn: u64) -> bool {
         self.state.is_queued(turn)
@@ -173,6 +178,11 @@ impl Claim<'_> {
     /// The file offset of the range's first byte. The claim holds the turn's place still.
     pub(super) fn offset(&self) -> u64 {
         self.buffer.offset() + u64::from(self.at)
+    }
+
+    /// The turn that the claim holds in place.
+    pub(super) fn turn(&self) -> u64 {
+        self.buffer.state.turn()
     }
 
     /// How many bytes the claim covers.

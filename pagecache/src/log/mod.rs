@@ -23,6 +23,7 @@ mod buffer;
 mod evidence;
 mod held;
 mod open;
+mod order;
 mod read;
 mod reservation;
 mod round;
@@ -34,6 +35,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use self::buffer::LogBuffer;
 use self::open::Opening;
+use self::order::Waiting;
 pub(crate) use self::read::{Found, Reader, Walk, record_len};
 pub(crate) use self::reservation::Reservation;
 use self::round::{Depth, Rounds};
@@ -150,6 +152,7 @@ pub(crate) struct Log {
     /// `opening` has changed.
     opened: Condvar,
     rounds: Rounds,
+    waiting: Waiting,
     segments: Segments,
     exists: bool,
 }
@@ -191,6 +194,7 @@ impl Log {
             opening: Mutex::new(Opening::closed_at(end)),
             opened: Condvar::new(),
             rounds: Rounds::new(end),
+            waiting: Waiting::new(),
             segments: Segments::new(&geometry, slots, &live, from),
             exists,
         })

@@ -101,6 +101,17 @@ impl Log {
         }
     }
 
+    /// Closes `turn` unless it is closed already. The caller's claim on it keeps it in place.
+    pub(super) fn close_turn(&self, turn: u64) {
+        let opening = self.opening.lock();
+        let is_open = opening.is_open && opening.turn == turn;
+        drop(opening);
+        // Who seals it meanwhile does no more than is wanted here.
+        if is_open && let Ok(Some(pad)) = self.buffer(turn).seal() {
+            self.close(pad);
+        }
+    }
+
     /// What `stable` (or `written`) must reach to cover every reservation made so far. A buffer is
     /// written as a whole, so its first byte stands for all.
     pub(super) fn reserved_goal(&self) -> Lsn {

@@ -51,6 +51,14 @@ impl<'l> Reservation<'l> {
         }
     }
 
+    /// Waits until every earlier reservation was completed or aborted: the one wait that is allowed while
+    /// one is held (P-5). Nothing below this record's LSN is still to come then.
+    pub(crate) fn wait_for_earlier(&self) {
+        if let Some(claim) = &self.claim {
+            self.log.wait_for_earlier(claim);
+        }
+    }
+
     /// The record counts.
     pub(crate) fn complete(mut self) {
         self.end(State::Ok);

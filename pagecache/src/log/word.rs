@@ -257,6 +257,22 @@ impl BufferState {
         }
     }
 
+    /// The turn served, for a caller whose claim keeps it in place.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Relaxed)
+    }
+
+    /// How many claims are held, those among them that came too late.
+    pub(super) fn writers(&self) -> u64 {
+        // Acquire pairs with the Release of claims given back: what their holders did shows.
+        self.writers_as(Acquire)
+    }
+
+    /// `ordering` is a parameter for the model that proves `Acquire` is needed.
+    pub(super) fn writers_as(&self, ordering: Ordering) -> u64 {
+        Word(self.word.load(ordering)).writers()
+    }
+
     /// The open buffer's fill if no claim is held on it.
     pub(super) fn settled(&self) -> Option<u32> {
         let seen = Word(self.word.load(Acquire));

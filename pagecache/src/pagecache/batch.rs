@@ -1,8 +1,12 @@
 //! Batches: changes of several pages that happen together or not at all (P-5).
 //!
 //! ```text
-//! install every fragment as pending ─► reserve one record at c ─► write it ─► slot := committed(c) ─► complete
+//! install every fragment as pending ─► reserve one record at c ─► write it
+//!     ─► (wait for all below c, and look) ─► slot := committed(c) ─► complete
 //! ```
+//!
+//! A batch that depends on what it has read looks at it again at its own position, when nothing below that
+//! can change any more. One that does not is simply applied.
 //!
 //! What exceeds one record is written in parts before that, and c is the record that ends them
 //! ([`super::run`]).
@@ -355,13 +359,32 @@ where
         }
     }
 
-    /// Writes the batch's record and shows its changes, if `judge` says so when asked with the
-    /// record's position. Returns that position, or `None` if the batch was given up.
+    /// Writes the batch's record and shows its changes. Returns the record's position.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if no record could be had, or a page that `judge` asked for could not be read; the
-    /// batch is then given up.
+    /// [`Failure`] if no record could be had; the batch is then given up.
+    pub fn apply(mut self) -> std::result::Result<Lsn, Failure> {
+        if self.items.is_empty() {
+            return Ok(self.pc.shared.log.next_lsn());
+        }
+        let _timing = self.pc.shared.cache.metrics.time(Work::Batch);
+        let recovered = self.recovered();
+        let run = self.write_beginning(recovered.as_ref())?;
+        let reservation = self.write_last(run.as_ref())?;
+        Ok(self.show(run, reservation, recovered))
+    }
+
+    /// As [`Batch::apply`], if `judge` says so when asked with the record's position. Returns that
+    /// position, or `None` if the batch was given up.
+    ///
+    /// When `judge` is asked, every change below that position shows, and every change that does not show
+    /// yet will be above it: what the batch has read is as it was if nothing of it has changed by then. It
+    /// must not write, and must not wait for anybody who does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batch::apply`], and if a page that `judge` asked for could not be read.
     pub fn commit(
         mut self,
         mut judge: impl FnMut(Lsn) -> Verdict,
@@ -371,21 +394,11 @@ where
             return Ok(Some(shared.log.next_lsn()));
         }
         let _timing = shared.cache.metrics.time(Work::Batch);
-        let recovered = self
-            .items
-            .iter()
-            .filter_map(|item| shared.cache.materializer.recover(item.frag.as_ref()?))
-            .last();
-        let run = if self.bytes > shared.log.max_payload() {
-            Some(self.write_parts(recovered.as_ref())?)
-        } else {
-            None
-        };
+        let recovered = self.recovered();
+        let run = self.write_beginning(recovered.as_ref())?;
         let reservation = loop {
-            let reservation = match &run {
-                None => self.write_whole()?,
-                Some(run) => self.write_end(run)?,
-            };
+            let reservation = self.write_last(run.as_ref())?;
+            reservation.wait_for_earlier();
             match judge(reservation.lsn()) {
                 Verdict::Commit => break reservation,
                 Verdict::Abort => {
@@ -398,6 +411,34 @@ where
                 }
             }
         };
+        Ok(Some(self.show(run, reservation, recovered)))
+    }
+
+    /// What the newest fragment that says something to recovery says.
+    fn recovered(&self) -> Option<R> {
+        let materializer = &self.pc.shared.cache.materializer;
+        self.items.iter().filter_map(|item| materializer.recover(item.frag.as_ref()?)).last()
+    }
+
+    /// The parts of a batch that exceeds one record.
+    fn write_beginning(&self, recovered: Option<&R>) -> std::result::Result<Option<Written<'c>>, Failure> {
+        if self.bytes <= self.pc.shared.log.max_payload() {
+            return Ok(None);
+        }
+        self.write_parts(recovered).map(Some)
+    }
+
+    /// The record whose position is the batch's.
+    fn write_last(&self, run: Option<&Written<'c>>) -> std::result::Result<Reservation<'c>, Failure> {
+        match run {
+            None => self.write_whole(),
+            Some(run) => self.write_end(run),
+        }
+    }
+
+    /// Everybody sees the batch from here on.
+    fn show(&mut self, run: Option<Written<'c>>, reservation: Reservation<'c>, recovered: Option<R>) -> Lsn {
+        let shared: &'c Shared<PM> = &self.pc.shared;
         let lsn = reservation.lsn();
         if let Some(value) = recovered {
             shared.advance_recovery(lsn, value);
@@ -414,7 +455,7 @@ where
         shared.note_progress(lsn);
         shared.keep_within_capacity();
         shared.keep_within_room();
-        Ok(Some(lsn))
+        lsn
     }
 
     /// The batch as one record.

@@ -316,6 +316,18 @@ where
         self.shared.log.next_lsn()
     }
 
+    /// A position below which every change shows, at or above that of every change that returned before
+    /// this call. What is read from now on holds all below it; what is changed later is not below it.
+    ///
+    /// Waits for changes that have a position already and do not show yet, never for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if this thread is in the middle of a change itself.
+    pub fn installed_lsn(&self) -> Result<Lsn, ()> {
+        Ok(self.shared.log.watermark()?)
+    }
+
     /// What [`Materializer::recover`] said of the newest fragment for which it said something.
     #[must_use]
     pub fn recovered_state(&self) -> Option<R> {

@@ -17,6 +17,8 @@ const PLACES: &[(&str, &str)] = &[
     ),
     ("pagecache/src/log/buffer.rs", "many writers fill disjoint ranges of one buffer at once"),
     ("pagecache/src/log/word/loom_tests.rs", "a model of it, whose cells loom watches instead"),
+    ("pagecache/src/log/order_models.rs", "a model, whose cells loom watches"),
+    ("pagecache/tests/read_path.rs", "an allocator that counts must be one"),
     ("pagecache/src/mem/arena.rs", "page memory is mapped, advised and handed out by hand"),
     ("pagecache/src/mem/buf.rs", "a page buffer is a counted range of an arena"),
     (

@@ -9,7 +9,7 @@
 
 use std::io::Read;
 
-use pagecache::{Admission, Error as PageError, Failure, Guard, Lsn, NewValue, ValueReader, Verdict};
+use pagecache::{Admission, Error as PageError, Failure, Guard, Lsn, NewValue, ValueReader};
 
 use super::{
     Core,
@@ -100,7 +100,7 @@ impl Core {
         if let Some(old) = old {
             batch.free_value(old.id, guard)?;
         }
-        batch.commit(|_| Verdict::Commit)
+        batch.apply().map(Some)
     }
 
     /// The values that live apart under these keys of a leaf. `None` if it is not their leaf any more.

@@ -1,6 +1,6 @@
 //! Many keys at once: one delta a leaf, one record for all.
 
-use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, Verdict, pin};
+use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, pin};
 
 use super::{
     Core,
@@ -130,8 +130,7 @@ impl Core {
                 Err(other) => return Err(failure_of(other)),
             }
         }
-        let lsn = batch.commit(|_| Verdict::Commit)?;
-        Ok(lsn.expect("the verdict was to commit"))
+        batch.apply()
     }
 
     fn ops_of(&self, writes: &[Write<'_>]) -> Result<Ops, Failure> {

@@ -5,7 +5,7 @@
 //! child, so it always changes the parent that covers the separator, and a post that was about to
 //! name the freed page fails there (P-7).
 
-use pagecache::{Admission, Failure, Guard, PageId, Verdict, pin};
+use pagecache::{Admission, Failure, Guard, PageId, pin};
 
 use super::{Core, descend::NodePage, split::lost};
 use crate::node::Frag;
@@ -63,7 +63,7 @@ impl Core {
             .and_then(|_| batch.free(empty.pid, empty.key, guard))
             .and_then(|()| batch.link(parent.pid, parent.key, unpost, guard));
         match installed {
-            Ok(_) => batch.commit(|_| Verdict::Commit)?,
+            Ok(_) => batch.apply()?,
             Err(error) => {
                 drop(batch);
                 return lost(error).map(|_: Option<()>| ());

@@ -5,7 +5,7 @@
 //! by a later writer that had to go right (P-7). The root splits in place: its content moves to two
 //! new pages, and its page becomes the node above them.
 
-use pagecache::{Admission, Failure, PageId, PagePtr, Verdict, pin};
+use pagecache::{Admission, Failure, PageId, PagePtr, pin};
 
 use super::{Core, descend::NodePage, write::failure_of};
 use crate::node::{Frag, Node, NodeError, Split};
@@ -52,7 +52,7 @@ impl Core {
             .link(left.pid, left.key, half, &guard)
             .and_then(|_| batch.replace(right_pid, PagePtr::allocated(), Frag::Node(right), &guard));
         match installed {
-            Ok(_) => batch.commit(|_| Verdict::Commit)?,
+            Ok(_) => batch.apply()?,
             Err(error) => {
                 drop(batch);
                 let _ = self.pages.free(right_pid, PagePtr::allocated(), &guard);
@@ -79,7 +79,7 @@ impl Core {
             .and_then(|_| batch.replace(right_pid, PagePtr::allocated(), Frag::Node(right), &guard))
             .and_then(|_| batch.replace(self.root, found.key, Frag::Node(root), &guard));
         match installed {
-            Ok(_) => batch.commit(|_| Verdict::Commit)?,
+            Ok(_) => batch.apply()?,
             Err(error) => {
                 drop(batch);
                 // The batch gave back what it had installed; these calls find nothing to do there.
