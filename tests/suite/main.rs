@@ -12,6 +12,7 @@ mod flip;
 mod kill;
 mod linear;
 mod model;
+mod operations;
 mod pages;
 mod profile;
 mod read_only;

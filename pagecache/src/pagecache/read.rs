@@ -41,9 +41,10 @@ where
     pub fn read<'g>(&self, pid: PageId, guard: &'g Guard) -> std::result::Result<PageGet<'g, P>, Failure> {
         let _timing = self.shared.cache.metrics.time(Work::Get);
         loop {
-            let resident = self.shared.cache.resident(pid, guard)?;
+            // Before the page is fetched: where much may not leave memory, it would itself be what leaves, and
+            // no key of it would ever be good.
             self.shared.keep_within_capacity();
-            match resident {
+            match self.shared.cache.resident(pid, guard)? {
                 Resident::Unallocated => return Ok(PageGet::Unallocated),
                 Resident::Allocated(_) => return Ok(PageGet::Allocated),
                 Resident::Free(word) => return Ok(PageGet::Free(PagePtr::of_word(word))),
