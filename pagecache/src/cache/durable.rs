@@ -47,8 +47,7 @@ impl<M: Materializer> Cache<M> {
     }
 
     fn read_parts(&self, pid: PageId, durable: &Durable, pins: &[Pin]) -> Result<M::PageFrag, Failure> {
-        let read = |pin: &Pin| self.store.read(pin, pid as u64, None);
-        let frames = pins.iter().map(read).collect::<Result<Vec<Frame>, _>>()?;
+        let frames = self.readers.read(&self.store, pid, pins)?;
         let mut changes = Vec::new();
         let mut seq = durable.seq;
         for (frame, pin) in frames.iter().zip(pins).skip(1).rev() {

@@ -14,6 +14,7 @@ mod changes;
 mod durable;
 mod evict;
 mod fold;
+mod readers;
 mod relocate;
 mod resident;
 mod values;
@@ -25,6 +26,7 @@ pub(crate) use changes::{Changes, Prefix};
 pub(crate) use resident::{Resident, is_value};
 pub(crate) use values::{NewValue, Written as WrittenValue};
 
+use self::readers::Readers;
 use crate::{
     error::Poison,
     ids::PageId,
@@ -47,6 +49,7 @@ pub(crate) struct Cache<M: Materializer> {
     /// Off until the owner says otherwise.
     pub(crate) metrics: Metrics<Work>,
     pub(crate) poison: Arc<Poison>,
+    pub(crate) readers: Readers,
     resident_bytes: AtomicUsize,
     capacity: usize,
     hand: Mutex<PageId>,
@@ -68,6 +71,7 @@ impl<M: Materializer> Cache<M> {
             changes: Mutex::new(Changes::default()),
             metrics: Metrics::off(),
             poison,
+            readers: Readers::default(),
             resident_bytes: AtomicUsize::new(0),
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
             hand: Mutex::new(0),

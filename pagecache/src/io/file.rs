@@ -10,7 +10,7 @@
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,7 +20,7 @@ use rustix::{
     fs::{
         AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat, renameat, statat, unlinkat,
     },
-    io::{Errno, ReadWriteFlags, pwritev2, retry_on_intr},
+    io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr},
 };
 
 use super::{FileId, Storage, SyncReason, operation::file_index, temp::TempDir};
@@ -218,6 +218,15 @@ impl Storage for FileStorage {
 
     fn read_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.file(file)?.read_exact_at(buf, offset)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_at_once(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        let (file, len) = (self.file(file)?, buf.len());
+        let mut whole = [IoSliceMut::new(buf)];
+        let read = retry_on_intr(|| preadv2(&file, &mut whole, offset, ReadWriteFlags::NOWAIT));
+        // Whatever is in the way, a plain read says what it is.
+        Ok(read.is_ok_and(|read| read == len))
     }
 
     fn write_at(&self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {

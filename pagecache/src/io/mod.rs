@@ -105,6 +105,11 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     fn len(&self, file: FileId) -> io::Result<u64>;
     /// Fills `buf` from `offset`; a file that ends before is `UnexpectedEof`.
     fn read_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// As `read_at`, if it can be done without waiting for a device; false, and `buf` holds anything, if
+    /// not or if that cannot be told.
+    fn read_at_once(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        self.read_at(file, offset, buf).map(|()| true)
+    }
     /// Writes all of `bytes` at `offset`, growing the file where needed (holes read as zero).
     fn write_at(&self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts or grows the file.

@@ -132,6 +132,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         });
         if shared.spawner.is_inline() {
             shared.cache.pages.reuse_at_once();
+            shared.cache.readers.stay_inline();
         }
         let host: Weak<Shared<M>> = Arc::downgrade(&shared);
         shared.log.set_host(host);

@@ -83,6 +83,11 @@ impl Store {
         self.file.read_pinned(pin, pid, seq)
     }
 
+    /// As [`Store::read`], if no device has to be waited for; `None` if that may be.
+    pub(crate) fn read_at_once(&self, pin: &Pin, pid: u64) -> Result<Option<Frame>, Failure> {
+        self.file.read_pinned_at_once(pin, pid)
+    }
+
     pub(crate) fn retain(&self, addr: FragmentAddr) -> Result<(), Failure> {
         self.segments.retain(addr)
     }

@@ -54,16 +54,22 @@ impl PagesFile {
 
     /// Fills `out`; a file that ends before is damaged.
     pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Failure> {
-        self.storage.read_at(FileId::Pages, offset, out).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                let needed = out.len();
-                self.corrupt(
-                    offset,
-                    DecodeError(format!("the file ends before the {needed} bytes needed here")),
-                )
-            }
-            _ => Failure::from_io("reading the pages", self.path(), offset, 0, e),
-        })
+        let read = self.storage.read_at(FileId::Pages, offset, out);
+        read.map_err(|e| self.unread(offset, out.len(), e))
+    }
+
+    /// As [`PagesFile::read`], if no device has to be waited for; false if that may be.
+    pub(crate) fn read_at_once(&self, offset: u64, out: &mut [u8]) -> Result<bool, Failure> {
+        let read = self.storage.read_at_once(FileId::Pages, offset, out);
+        read.map_err(|e| self.unread(offset, out.len(), e))
+    }
+
+    fn unread(&self, offset: u64, needed: usize, error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self
+                .corrupt(offset, DecodeError(format!("the file ends before the {needed} bytes needed here"))),
+            _ => Failure::from_io("reading the pages", self.path(), offset, 0, error),
+        }
     }
 
     /// Refuses once a write has failed.

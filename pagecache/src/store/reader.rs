@@ -46,6 +46,16 @@ impl PagesFile {
         self.read_frame(pin.addr(), pid, seq)
     }
 
+    /// As [`PagesFile::read_pinned`], if no device has to be waited for; `None` if that may be.
+    pub(crate) fn read_pinned_at_once(&self, pin: &Pin, pid: u64) -> Result<Option<Frame>, Failure> {
+        let addr = pin.addr();
+        let mut bytes = self.room_for(addr)?;
+        match self.read_at_once(addr.offset, &mut bytes)? {
+            true => self.verify(addr, pid, None, bytes).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// As [`PagesFile::read_pinned`], while nothing can be written over the frame.
     pub(crate) fn read_frame(
         &self,
@@ -53,13 +63,28 @@ impl PagesFile {
         pid: u64,
         seq: Option<PageSeq>,
     ) -> Result<Frame, Failure> {
-        let corrupt = |found: DecodeError| self.corrupt(addr.offset, found);
-        self.layout().segments_of(addr).map_err(corrupt)?;
+        let mut bytes = self.room_for(addr)?;
+        self.read(addr.offset, &mut bytes)?;
+        self.verify(addr, pid, seq, bytes)
+    }
+
+    /// Room for a frame that can lie there.
+    fn room_for(&self, addr: FragmentAddr) -> Result<Vec<u8>, Failure> {
+        self.layout().segments_of(addr).map_err(|found| self.corrupt(addr.offset, found))?;
         if u64::from(addr.len) > self.layout().segment_bytes() {
             self.check_inside(addr)?; // before that much is allocated
         }
-        let mut bytes = vec![0; addr.len as usize];
-        self.read(addr.offset, &mut bytes)?;
+        Ok(vec![0; addr.len as usize])
+    }
+
+    fn verify(
+        &self,
+        addr: FragmentAddr,
+        pid: u64,
+        seq: Option<PageSeq>,
+        bytes: Vec<u8>,
+    ) -> Result<Frame, Failure> {
+        let corrupt = |found: DecodeError| self.corrupt(addr.offset, found);
         let (header, _) = self.seed().open(addr.offset, &bytes).map_err(corrupt)?;
         if header.pid != pid || seq.is_some_and(|seq| seq != header.seq) {
             let FrameHeader { pid: found_pid, seq: found_seq, .. } = header;
