@@ -16,6 +16,8 @@ mod page;
 mod pagecache;
 mod raw_log;
 mod reclaim;
+#[cfg(all(test, not(loom)))]
+mod schedules;
 mod store;
 mod sync;
 

@@ -18,6 +18,7 @@ mod profile;
 mod read_only;
 mod reasons;
 mod restart;
+mod schedules;
 mod sizes;
 mod space;
 mod tidy;

@@ -423,3 +423,7 @@ mod tests {
 #[cfg(all(test, loom))]
 #[path = "cell_models.rs"]
 mod models;
+
+#[cfg(all(test, not(loom)))]
+#[path = "cell_schedules.rs"]
+mod schedules;

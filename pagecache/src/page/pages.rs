@@ -170,3 +170,7 @@ impl<P: Send + Sync + 'static> Drop for Pages<P> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "pages_schedules.rs"]
+mod schedules;

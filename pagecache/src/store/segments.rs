@@ -420,3 +420,7 @@ impl Drop for Hold {
 #[cfg(test)]
 #[path = "segments_tests.rs"]
 mod tests;
+
+#[cfg(all(test, not(loom)))]
+#[path = "segments_models.rs"]
+mod models;
