@@ -258,3 +258,45 @@ fn a_page_begun_anew_above_its_image_is_read_back_without_what_was_before() {
         assert_eq!(again.get(pid, &guard).unwrap().unwrap().0, "anew and on ");
     }
 }
+
+/// What a page had lacked was in the log, durably, when it was begun anew. The position of its new beginning
+/// counted for all that it lacked, a checkpoint let go of the log below, and the new beginning itself was
+/// not durable yet: a crash then brought back the page as of before both.
+#[test]
+fn a_page_begun_anew_keeps_the_log_of_what_it_replaced_until_it_is_written() {
+    for frees in [false, true] {
+        let disk = Arc::new(SimDisk::untraced());
+        let pages = pages_on(disk.clone(), 1);
+        let (pid, other) = (page(&pages), page(&pages));
+        pages.checkpoint().unwrap();
+        let guard = pin();
+        let key_of = |pid: PageId| pages.get(pid, &guard).unwrap().unwrap().1;
+        pages.link(pid, key_of(pid), "durable ".to_owned(), &guard).unwrap();
+        // Something for the checkpoint to say.
+        pages.link(other, key_of(other), "changed ".to_owned(), &guard).unwrap();
+        pages.flush().unwrap();
+        let stable = pages.stable_lsn();
+        match frees {
+            true => pages.free(pid, key_of(pid), &guard).unwrap(),
+            false => _ = pages.replace(pid, key_of(pid), "anew ".to_owned(), &guard).unwrap(),
+        }
+        // Whoever holds a page's claim, or has something pending on it, keeps it from being written back.
+        let mut batch = pages.begin_batch(Admission::default()).unwrap();
+        if !frees {
+            batch.link(pid, key_of(pid), "pending ".to_owned(), &guard).unwrap();
+        }
+        pages.checkpoint().unwrap();
+        let was_durable = pages.stable_lsn() > stable;
+        let again = pages_on(Arc::new(disk.crash(&mut Chooser::none())), 2);
+        let found = again.get(pid, &guard).unwrap();
+        match was_durable && frees {
+            true => assert!(found.is_free(), "{found:?}"),
+            false => {
+                let text = found.unwrap().0;
+                let is_anew = was_durable && text == "anew ";
+                assert!(is_anew || text == "begins durable ", "{text:?}");
+            }
+        }
+        drop(batch);
+    }
+}

@@ -11,14 +11,14 @@ use crate::{
     cache::is_value,
     error::Failure,
     format::record::{Kind, RecordHead},
-    ids::{PageId, PageSeq},
+    ids::{Lsn, PageId, PageSeq},
     log::Reservation,
     materializer::Materializer,
     mem::PageMemory,
     metrics::Work,
     page::{
         cell::{Cell, Head, Word},
-        chain::{Body, Draft, Node, Stamp},
+        chain::{ALL_DURABLE, Body, Draft, Node, Stamp},
         slot::{Slot, SlotState},
     },
     reclaim::Guard,
@@ -52,6 +52,20 @@ impl<P> Target<'_, '_, P> {
             _ => 0,
         };
         pending != key.pending
+    }
+}
+
+impl<P> Target<'_, '_, P> {
+    /// Smallest LSN of a change that the page's durable form lacks and that `body` takes out of the chain: the
+    /// log keeps it for as long as nobody knows that what takes its place is durable.
+    fn oldest_replaced(&self, body: &Body<P>, guard: &Guard) -> Lsn {
+        match (&self.head, body) {
+            (Head::Chain(_), Body::Append(_)) => ALL_DURABLE,
+            (Head::Chain(top), _) => {
+                top.oldest_above(self.cell.durable(guard).map_or(0, |durable| durable.seq))
+            }
+            _ => ALL_DURABLE,
+        }
     }
 }
 
@@ -123,7 +137,8 @@ where
         let lsn = reservation.lsn();
         let charge = shared.cache.charge_of(frag_of(&body));
         let marks = frag_of(&body).map_or(u64::MAX, |frag| shared.cache.materializer.marks(frag));
-        let draft = Draft { body, seq: target.seq, stamp: Stamp::At(lsn), oldest: lsn, charge };
+        let oldest = lsn.min(target.oldest_replaced(&body, guard));
+        let draft = Draft { body, seq: target.seq, stamp: Stamp::At(lsn), oldest, charge };
         shared.cache.charge(charge);
         let Some((word, dropped)) = put(&shared.cache.memory, &target, draft, marks, guard) else {
             reservation.abort();

@@ -96,8 +96,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         if !self.cache.changes.lock().is_empty() {
             return Ok(Verified::Contents);
         }
-        // Nothing moved since the last checkpoint: the table on disk is the one in memory.
-        let places = |facts: Facts| Facts { end: 0, recovery: None, ..facts };
+        // Nothing moved since the last checkpoint: the table on disk is the one in memory, but for ids that
+        // were handed out since and never written to.
+        let places = |facts: Facts| Facts { end: 0, recovery: None, bound: 0, ..facts };
         places(now).expect(&places(anew))?;
         Ok(Verified::Places)
     }
