@@ -11,6 +11,7 @@ use std::{
     hint::black_box,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -315,7 +316,40 @@ fn cold(dir: &Path, fragments: usize) -> Result<()> {
         || time(1 << 13, |_| get(&pages, pids[gets.below(pids.len())]).map(|byte| _ = black_box(byte))),
         || time(1 << 13, |_| Ok(file.read_exact_at(&mut block, (reads.below(blocks) * 4096) as u64)?)),
     )?;
+    if fragments == 1 {
+        return Ok(pages.close()?);
+    }
+    // From the device: a page's parts lie in as many places of the file.
+    let path = pages.path();
+    row(
+        "the same, from the device",
+        &format!("{fragments} preads, one after the other"),
+        || {
+            forget(&path)?;
+            time(1 << 8, |_| get(&pages, pids[gets.below(pids.len())]).map(|byte| _ = black_box(byte)))
+        },
+        || {
+            forget(&path)?;
+            let read = |number: usize| file.read_exact_at(&mut [0; 4096], number as u64 * 4096);
+            time(1 << 8, |_| {
+                let mut places = (0..fragments).map(|_| reads.below(blocks));
+                Ok(places.try_for_each(read)?)
+            })
+        },
+    )?;
     Ok(pages.close()?)
+}
+
+/// Has the system forget what it holds of a file.
+fn forget(path: &Path) -> Result<()> {
+    let mut out = std::ffi::OsString::from("of=");
+    out.push(path);
+    let told = Command::new("dd")
+        .arg("if=/dev/null")
+        .arg(out)
+        .args(["oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"])
+        .status()?;
+    if told.success() { Ok(()) } else { Err("dd could not have the file forgotten".into()) }
 }
 
 fn main() -> Result<()> {
