@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::format::segment::SegmentHeader;
 use crate::ids::Lsn;
 use crate::io::{FileId, SyncReason};
-use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::Ordering::{self, Acquire, Release};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, yield_now};
 
 /// How far a round takes the bytes.
@@ -59,6 +59,17 @@ impl Rounds {
 
     pub(super) fn stable(&self) -> Lsn {
         self.stable.load(Acquire).cast_signed() // pairs with the leader's store: what came before the sync is seen
+    }
+
+    /// Says that everything below is durable.
+    fn publish(&self, stable: Lsn) {
+        // Release pairs with the load above: who sees the position sees what came before its sync.
+        self.publish_as(stable, Release);
+    }
+
+    /// `ordering` is a parameter for the model that proves `Release` is needed.
+    fn publish_as(&self, stable: Lsn, ordering: Ordering) {
+        self.stable.store(stable.cast_unsigned(), ordering);
     }
 
     /// Wakes everybody who waits for a round or a buffer. The empty critical section makes sure
@@ -119,7 +130,7 @@ impl Log {
         if depth == Depth::Device && written > self.stable() {
             let synced = self.disk.sync(FileId::Log, SyncReason::Commit);
             synced.map_err(|source| self.give_up("syncing the log", 0, source))?;
-            self.rounds.stable.store(written.cast_unsigned(), Release);
+            self.rounds.publish(written);
         }
         Ok(())
     }
@@ -143,7 +154,7 @@ impl Log {
         let written = self.disk.write_durably(FileId::Log, place.offset, landing.bytes(), SyncReason::Commit);
         written.map_err(|source| self.give_up("writing the log durably", place.offset, source))?;
         self.landed(landing, last, Some(end));
-        self.rounds.stable.store(end.cast_unsigned(), Release);
+        self.rounds.publish(end);
         Ok(true)
     }
 
@@ -278,3 +289,7 @@ impl Drop for Leading<'_> {
         self.log.rounds.changed.notify_all();
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "round_models.rs"]
+mod models;
