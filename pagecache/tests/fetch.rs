@@ -124,8 +124,17 @@ fn open(storage: &Arc<Watched>, simulated: bool) -> Pages {
     Pages::start(builder.build()).expect("the store opens")
 }
 
-/// A store with one page of so many parts, and what it holds.
-fn of_parts(parts: usize) -> (Arc<Watched>, PageId, String) {
+/// A store with one page of several parts.
+struct Parts {
+    storage: Arc<Watched>,
+    pid: PageId,
+    /// Another page, whose place in the page table is read together with the first one's.
+    beside: PageId,
+    text: String,
+}
+
+/// A store with one page of so many parts.
+fn of_parts(parts: usize) -> Parts {
     let storage = Arc::new(Watched {
         disk: SimDisk::untraced(),
         is_slow: AtomicBool::new(false),
@@ -136,6 +145,8 @@ fn of_parts(parts: usize) -> (Arc<Watched>, PageId, String) {
     let pages = open(&storage, true);
     let guard = pin();
     let pid = pages.allocate(&guard).unwrap();
+    let beside = pages.allocate(&guard).unwrap();
+    pages.replace(beside, PagePtr::allocated(), String::new(), &guard).unwrap();
     let mut text = "x".repeat(4000);
     pages.replace(pid, PagePtr::allocated(), text.clone(), &guard).unwrap();
     pages.checkpoint().unwrap();
@@ -147,23 +158,19 @@ fn of_parts(parts: usize) -> (Arc<Watched>, PageId, String) {
         pages.checkpoint().unwrap();
     }
     pages.close().unwrap();
-    (storage, pid, text)
+    Parts { storage, pid, beside, text }
 }
 
-/// Reads the page of a store that was just opened; returns who waited for the device, and how many answers
-/// came at once.
-fn read(
-    storage: &Arc<Watched>,
-    pid: PageId,
-    text: &str,
-    simulated: bool,
-    together: Option<usize>,
-) -> (Vec<ThreadId>, usize) {
+/// Reads the page of a store that was just opened, whose place is known; returns who waited for the device,
+/// and how many answers came at once.
+fn read(store: &Parts, simulated: bool, together: Option<usize>) -> (Vec<ThreadId>, usize) {
+    let Parts { storage, pid, beside, text } = store;
     let pages = open(storage, simulated);
+    assert_eq!(pages.get(*beside, &pin()).unwrap().unwrap().0, "");
     storage.waiting.lock().unwrap().clear();
     storage.answered_at_once.store(0, Ordering::Relaxed);
     *storage.together.lock().unwrap() = together.map(|count| Arc::new(Barrier::new(count)));
-    assert_eq!(pages.get(pid, &pin()).unwrap().unwrap().0, text);
+    assert_eq!(pages.get(*pid, &pin()).unwrap().unwrap().0, text);
     *storage.together.lock().unwrap() = None;
     (storage.waiting.lock().unwrap().clone(), storage.answered_at_once.load(Ordering::Relaxed))
 }
@@ -172,10 +179,10 @@ fn read(
 fn parts_that_the_device_is_waited_for_are_read_side_by_side() {
     let me = thread::current().id();
     for parts in [3, 4] {
-        let (storage, pid, text) = of_parts(parts);
-        storage.is_slow.store(true, Ordering::Relaxed);
+        let store = of_parts(parts);
+        store.storage.is_slow.store(true, Ordering::Relaxed);
         // None of them returns before all have begun: one after the other they never would.
-        let (waiting, _) = read(&storage, pid, &text, false, Some(parts));
+        let (waiting, _) = read(&store, false, Some(parts));
         assert_eq!(waiting.len(), parts);
         assert!(!waiting.contains(&me), "{parts} parts");
     }
@@ -185,12 +192,12 @@ fn parts_that_the_device_is_waited_for_are_read_side_by_side() {
 fn parts_in_the_systems_memory_and_few_parts_are_read_by_their_reader() {
     let me = thread::current().id();
     for parts in 1..=4 {
-        let (storage, pid, text) = of_parts(parts);
-        let (waiting, at_once) = read(&storage, pid, &text, false, None);
+        let store = of_parts(parts);
+        let (waiting, at_once) = read(&store, false, None);
         let plain = if parts < 3 { vec![me; parts] } else { Vec::new() };
         assert_eq!((waiting, at_once), (plain, if parts < 3 { 0 } else { parts }), "{parts} parts");
-        storage.is_slow.store(true, Ordering::Relaxed);
-        let (waiting, _) = read(&storage, pid, &text, true, None);
+        store.storage.is_slow.store(true, Ordering::Relaxed);
+        let (waiting, _) = read(&store, true, None);
         assert_eq!(waiting, vec![me; parts], "{parts} parts in a simulation");
     }
 }

@@ -242,6 +242,45 @@ fn a_checkpoint_writes_the_changes_of_a_page_and_not_the_page() {
     });
 }
 
+/// The map of these leaves is sixty kilobytes in map pages of 256 entries, of which the changed leaves touch
+/// nearly all.
+#[test]
+fn a_checkpoint_of_one_record_in_a_hundredth_of_the_leaves_writes_a_tenth_of_their_images() {
+    within(HANG, || {
+        const RECORDS: u64 = 420_000;
+        let counted = Counted::new();
+        let config = || Config::new().cache_capacity(256 << 20);
+        let db = counted.open(config());
+        (0..RECORDS).for_each(|number| put(&db, key(number), [7; 110]));
+        db.checkpoint().unwrap();
+        db.checkpoint().unwrap();
+        let (leaves, live) = (db.stats().pages(), db.stats().pages_live_bytes());
+        let changed = leaves / 100;
+        assert!(changed >= 55, "{leaves} leaves");
+        let (step, images) = (RECORDS / changed, live / leaves * changed);
+        for round in 1..=3 {
+            (0..changed).for_each(|leaf| put(&db, key(leaf * step + round), [round as u8; 110]));
+            let before = counted.snapshot();
+            db.checkpoint().unwrap();
+            let made = (counted.snapshot() - before).tally(FileId::Pages, Operation::Write).bytes;
+            assert!(made * 10 < images, "{made} bytes for {changed} leaves, whose images have {images}");
+        }
+        db.close().unwrap();
+
+        // Opening reads a directory, and of the map what the tree's root needs.
+        let before = counted.snapshot();
+        let db = counted.open(config());
+        let read = (counted.snapshot() - before).tally(FileId::Pages, Operation::Read).bytes;
+        // Superblocks are looked for in 128 KiB, as the size of a block is not known yet.
+        assert!(read < 144 << 10, "{read} bytes were read of {live}");
+        assert_eq!(db.stats().pages(), leaves, "what was not read is counted");
+        let is_changed = |round: u64| {
+            (0..changed).all(|leaf| db.get(key(leaf * step + round)).unwrap().unwrap() == [round as u8; 110])
+        };
+        assert!((1..=3).all(is_changed), "an appended entry was not read back");
+    });
+}
+
 #[test]
 fn an_idle_store_makes_no_call_though_its_background_runs() {
     within(HANG, || {

@@ -10,6 +10,7 @@ mod fault;
 mod first_write;
 mod flip;
 mod kill;
+mod lazy;
 mod linear;
 mod model;
 mod operations;

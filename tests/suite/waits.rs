@@ -224,7 +224,7 @@ fn who_waits_for_a_buffer_of_the_log_is_parked() {
 fn reads_of_two_pages_do_not_wait_for_each_other() {
     within(HANG, || {
         let disk = Arc::new(SimDisk::untraced());
-        let ids: Vec<_> = {
+        let mut ids: Vec<_> = {
             let pages = Pages::start(small().storage(disk.clone()).build()).unwrap();
             let guard = pin();
             let make = |_| {
@@ -232,12 +232,15 @@ fn reads_of_two_pages_do_not_wait_for_each_other() {
                 pages.replace(pid, PagePtr::allocated(), "a".repeat(300), &guard).unwrap();
                 pid
             };
-            let ids = (0..2).map(make).collect();
+            let ids = (0..3).map(make).collect();
             pages.close().unwrap();
             ids
         };
         let storage = Arc::new(HookedStorage::new(disk));
         let pages = Arc::new(Pages::start(small().storage(storage.clone()).build()).unwrap());
+        // Where the pages lie is read once, for all that lie beside each other in the page table.
+        let beside = ids.pop().expect("three pages");
+        assert_eq!(pages.get(beside, &pin()).unwrap().unwrap().0.len(), 300);
         // Each read goes on only when the other has begun, too.
         let both = Arc::new(Barrier::new(2));
         storage.set_hook(Some(Arc::new(move |file, operation| {

@@ -2,13 +2,18 @@
 //!
 //! Every change of a durable word happens under this list's lock and takes its place in it, so the
 //! list and the durable words never disagree. A checkpoint takes the whole list, which at that moment
-//! is a prefix of all changes there will ever be, together with a copy of the map pages it touches
+//! is a prefix of all changes there will ever be, together with a copy of the entries it touches
 //! (P-1).
+//!
+//! What is taken of a group is either its changed entries, to be appended, or all entries of the map
+//! pages that have any: those changed now, and those changed since the group was last written whole.
+//! The latter are in their cells, because whoever decides for it loads them first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::maps::GROUP_PAGES;
 use crate::{
-    format::map::{Entry, MAP_SPAN, MapPage},
+    format::map::{Entry, GROUP_SPAN, MAP_SPAN, MapChanges, MapPage},
     ids::{Lsn, PageId},
     page::{
         cell::{Claim, Durable, Form},
@@ -21,16 +26,34 @@ use crate::{
 /// Changes of durable words since the last prefix was taken.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    touched: BTreeSet<u64>,
+    /// In the order of the changes, and as often as there were any.
+    touched: Vec<PageId>,
+    /// By group: how many pages more it has.
+    grown: BTreeMap<u64, i64>,
     newest: Lsn,
     freed: Vec<PageId>,
+    wanted: Wanted,
 }
+
+/// Parts of the table to be written again though no entry of them changed, because of where they lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Map pages by number.
+    pub(crate) pages: BTreeSet<u64>,
+    pub(crate) groups: BTreeSet<u64>,
+    pub(crate) directory: bool,
+}
+
+/// The groups that are to be written whole, each with the map pages that have changes since.
+pub(crate) type Folds = BTreeMap<u64, BTreeSet<u8>>;
 
 /// A prefix of all changes: what a checkpoint writes.
 #[derive(Debug)]
 pub(crate) struct Prefix {
-    /// The map pages that differ from the last checkpoint, as of this prefix.
-    pub(crate) map_pages: Vec<MapPage>,
+    /// The groups that differ from the last checkpoint, as of this prefix.
+    pub(crate) groups: Vec<GroupChange>,
+    /// The directory is to be written in any case.
+    pub(crate) directory: bool,
     /// Largest LSN that some image in the prefix holds.
     pub(crate) newest: Lsn,
     /// Pages that are free as of this prefix and may be allocated again once it is published.
@@ -39,6 +62,26 @@ pub(crate) struct Prefix {
     pub(crate) bound: PageId,
     /// Segments emptied before this mark are free once the prefix is published.
     pub(crate) mark: Mark,
+    /// Live bytes by segment, as of this prefix.
+    pub(crate) live: Vec<(u32, u32)>,
+    touched: Vec<PageId>,
+}
+
+/// What a checkpoint writes of one group.
+#[derive(Debug)]
+pub(crate) struct GroupChange {
+    pub(crate) number: u64,
+    /// How many pages more it has.
+    pub(crate) grown: i64,
+    pub(crate) form: GroupForm,
+}
+
+#[derive(Debug)]
+pub(crate) enum GroupForm {
+    /// What changed, beside what was written before.
+    Appended(MapChanges),
+    /// The map pages that differ from the group's index, and with them an index that stands alone.
+    Folded(Vec<MapPage>),
 }
 
 impl Changes {
@@ -51,14 +94,28 @@ impl Changes {
         newest: Lsn,
         guard: &Guard,
     ) {
+        let is_present = |durable: &Durable| !matches!(durable.form, Form::Free);
+        let was_present = claim.durable(guard).is_some_and(is_present);
+        let difference = i64::from(is_present(&durable)) - i64::from(was_present);
         claim.set_durable(durable, guard);
-        self.touched.insert(pid as u64 / MAP_SPAN);
+        self.touched.push(pid);
+        *self.grown.entry(pid as u64 / GROUP_PAGES).or_insert(0) += difference;
         self.newest = self.newest.max(newest);
     }
 
-    /// Records that a map page is to be written again though no entry of it changed.
-    pub(crate) fn touch(&mut self, number: u64) {
-        self.touched.insert(number);
+    /// Records that recovery fills the page's cell with a value that the record at `lsn` adopted: the
+    /// list's lock is held while it does (VALUE-2).
+    pub(crate) fn recovered_value(&mut self, pid: PageId, lsn: Lsn) {
+        self.touched.push(pid);
+        *self.grown.entry(pid as u64 / GROUP_PAGES).or_insert(0) += 1;
+        self.newest = self.newest.max(lsn);
+    }
+
+    /// Records that parts of the table are to be written again though no entry of them changed.
+    pub(crate) fn want(&mut self, wanted: Wanted) {
+        self.wanted.pages.extend(wanted.pages);
+        self.wanted.groups.extend(wanted.groups);
+        self.wanted.directory |= wanted.directory;
     }
 
     /// True if every durable word is as the last checkpoint says.
@@ -71,31 +128,110 @@ impl Changes {
         self.freed.push(pid);
     }
 
-    /// Takes the list as it is. The caller holds the list's lock, so the durable words stand still.
+    /// What is to be written again, which is forgotten, and how many entries of which groups have changed.
+    pub(crate) fn survey(&mut self) -> (Wanted, BTreeMap<u64, u64>) {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        let groups = self.touched.chunk_by(|a, b| group_of(*a) == group_of(*b));
+        let counts = groups.map(|pids| (group_of(pids[0]), pids.len() as u64)).collect();
+        (std::mem::take(&mut self.wanted), counts)
+    }
+
+    /// Takes the list as it is. The caller holds the list's lock, so the durable words stand still, and
+    /// has loaded every map page that `folds` names.
     pub(crate) fn take_prefix<P: Send + Sync + 'static>(
         &mut self,
         pages: &Pages<P>,
         mark: Mark,
+        live: Vec<(u32, u32)>,
+        folds: Folds,
         guard: &Guard,
     ) -> Prefix {
         let bound = pages.bound();
-        let touched = std::mem::take(&mut self.touched);
-        let map_pages = touched.into_iter().map(|number| map_page(pages, number, bound, guard)).collect();
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        let mut grown = std::mem::take(&mut self.grown);
+        let mut groups: Vec<GroupChange> = Vec::new();
+        let mut folds: BTreeMap<u64, BTreeSet<u8>> = folds;
+        for pids in touched.chunk_by(|a, b| group_of(*a) == group_of(*b)) {
+            let number = group_of(pids[0]);
+            let grown = grown.remove(&number).unwrap_or(0);
+            let form = match folds.remove(&number) {
+                None => GroupForm::Appended(changed_entries(pages, number, pids, guard)),
+                Some(mut changed) => {
+                    changed.extend(pids.iter().map(|pid| page_of(*pid)));
+                    GroupForm::Folded(map_pages(pages, number, &changed, bound, guard))
+                }
+            };
+            groups.push(GroupChange { number, grown, form });
+        }
+        // Of these no entry has changed.
+        let rest = folds.into_iter().map(|(number, changed)| {
+            let form = GroupForm::Folded(map_pages(pages, number, &changed, bound, guard));
+            GroupChange { number, grown: 0, form }
+        });
+        groups.extend(rest);
+        groups.sort_unstable_by_key(|group| group.number);
         Prefix {
-            map_pages,
+            groups,
+            directory: std::mem::take(&mut self.wanted.directory),
             newest: std::mem::take(&mut self.newest),
             freed: std::mem::take(&mut self.freed),
             bound,
             mark,
+            live,
+            touched,
         }
     }
 
     /// Puts a prefix back that could not be published: it becomes part of the next.
     pub(crate) fn put_back(&mut self, prefix: Prefix) {
-        self.touched.extend(prefix.map_pages.iter().map(|page| page.number));
+        self.touched.extend(prefix.touched);
+        for group in prefix.groups {
+            *self.grown.entry(group.number).or_insert(0) += group.grown;
+        }
         self.newest = self.newest.max(prefix.newest);
         self.freed.extend(prefix.freed);
+        self.wanted.directory |= prefix.directory;
     }
+}
+
+fn group_of(pid: PageId) -> u64 {
+    pid as u64 / GROUP_PAGES
+}
+
+/// The number, in its group, of the map page that covers a page.
+fn page_of(pid: PageId) -> u8 {
+    (pid as u64 / MAP_SPAN % GROUP_SPAN) as u8
+}
+
+fn changed_entries<P: Send + Sync + 'static>(
+    pages: &Pages<P>,
+    group: u64,
+    pids: &[PageId],
+    guard: &Guard,
+) -> MapChanges {
+    let of_page = |pids: &[PageId]| {
+        let entry = |pid: &PageId| {
+            // A page whose durable form was taken away again is free with number 0.
+            let entry = map_entry(pages, *pid, guard).unwrap_or(Entry::Free { seq: 0 });
+            ((*pid as u64 % MAP_SPAN) as u16, entry)
+        };
+        (page_of(pids[0]), pids.iter().map(entry).collect())
+    };
+    MapChanges { group, pages: pids.chunk_by(|a, b| page_of(*a) == page_of(*b)).map(of_page).collect() }
+}
+
+fn map_pages<P: Send + Sync + 'static>(
+    pages: &Pages<P>,
+    group: u64,
+    numbers: &BTreeSet<u8>,
+    bound: PageId,
+    guard: &Guard,
+) -> Vec<MapPage> {
+    let number = |page: &u8| group * GROUP_SPAN + u64::from(*page);
+    numbers.iter().map(|page| map_page(pages, number(page), bound, guard)).collect()
 }
 
 fn map_page<P: Send + Sync + 'static>(
@@ -105,6 +241,7 @@ fn map_page<P: Send + Sync + 'static>(
     guard: &Guard,
 ) -> MapPage {
     let first = (number * MAP_SPAN) as PageId;
+    assert!(pages.spans.is_filled(first), "map page {number} is written before it was read (MAPS-2)");
     let last = bound.min(first + MAP_SPAN as PageId);
     let entries = (first..last).filter_map(|pid| {
         let entry = map_entry(pages, pid, guard)?;

@@ -41,7 +41,8 @@ impl<M: Materializer> Cache<M> {
             while dirty.len() < VICTIMS_PER_ROUND && self.resident_bytes() > target && steps > 0 {
                 steps -= 1;
                 let pid = *hand;
-                *hand = if pid + 1 < self.pages.bound() { pid + 1 } else { 0 };
+                let next = self.pages.spans.skip(pid).unwrap_or(pid + 1);
+                *hand = if next < self.pages.bound() { next } else { 0 };
                 let Some(cell) = self.pages.cell(pid) else { continue };
                 if !matches!(cell.head(&guard).1, Head::Chain(_)) || cell.take_touch() {
                     continue;

@@ -8,21 +8,28 @@
 //! * CACHE-3: a page's durable word changes only under its claim and under the lock of the list of
 //!   map changes, so a prefix of that list is exactly a state of the durable words.
 //!
-//! What a checkpoint does with the list is [`super::checkpoint`]'s business.
+//! Of a store that was opened, [`maps`] knows where the page table lies and [`replay`] what the log adds;
+//! [`load`] fills cells from both. What a checkpoint does with the list is [`super::checkpoint`]'s business.
 
 mod changes;
 mod durable;
 mod evict;
 mod fold;
+mod free;
+mod load;
+mod maps;
 mod readers;
 mod relocate;
+mod replay;
 mod resident;
 mod values;
 mod writeback;
 
 use std::{mem::size_of, sync::Arc};
 
-pub(crate) use changes::{Changes, Prefix};
+pub(crate) use changes::{Changes, Folds, GroupForm, Prefix, Wanted};
+pub(crate) use maps::{GROUP_PAGES, Group, GroupTable, Maps};
+pub(crate) use replay::{Replay, RunPlaces, TailChange};
 pub(crate) use resident::{Resident, is_value};
 pub(crate) use values::{NewValue, Written as WrittenValue};
 
@@ -41,6 +48,8 @@ use crate::{
 /// The pages of a store: those in memory, and the way to the rest.
 pub(crate) struct Cache<M: Materializer> {
     pub(crate) pages: Pages<M::PageFrag>,
+    /// The persisted page table, as far as the cells do not have it.
+    pub(crate) maps: Maps,
     pub(crate) store: Store,
     pub(crate) materializer: M,
     /// Where nodes of chains lie.
@@ -59,12 +68,15 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn new(
         materializer: M,
         memory: PageMemory,
+        pages: Pages<M::PageFrag>,
+        maps: Maps,
         store: Store,
         capacity: u64,
         poison: Arc<Poison>,
     ) -> Cache<M> {
         Cache {
-            pages: Pages::new(),
+            pages,
+            maps,
             store,
             materializer,
             memory,

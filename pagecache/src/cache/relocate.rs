@@ -4,20 +4,20 @@
 //! it; a frame is live if its page's durable word names its place, and it moves alone, the page's
 //! other parts staying where they are. The move is a change like any other: under the page's claim,
 //! and in one step with its place in the list of map changes (CACHE-3), so the old copy stays until a
-//! checkpoint without it is durable. A map page moves by being written again, and the directory does
-//! so with every checkpoint.
+//! checkpoint without it is durable. A map page, an index and appended changes move by their group
+//! being written again, and the directory does so with every checkpoint.
 //!
 //! Which segments are worth it is [`crate::store`]'s business.
 
 use std::collections::BTreeSet;
 
 use super::{
-    Cache,
+    Cache, Wanted,
     writeback::{Form, PAGES_PER_ROUND, Written},
 };
 use crate::{
     error::Failure,
-    format::frame::FrameKind,
+    format::{frame::FrameKind, map::GROUP_SPAN},
     ids::{FragmentAddr, PageId},
     materializer::Materializer,
     metrics::Work,
@@ -44,17 +44,32 @@ impl<M: Materializer> Cache<M> {
         Ok(moved)
     }
 
-    /// Has map pages written again, and with them the directory, that may lie there; says whether any
-    /// do.
+    /// Has the parts of the page table that lie there written again, and with them the directory; says
+    /// whether there are any.
     fn touch_tables(&self, frames: &[Found]) -> bool {
-        let number = |found: &Found| match found.header.kind {
-            FrameKind::MapPage => Some(found.header.pid),
-            // It is written with any map page.
-            FrameKind::Directory => Some(0),
-            _ => None,
-        };
-        let mut changes = self.changes.lock();
-        frames.iter().filter_map(number).map(|number| changes.touch(number)).count() > 0
+        let mut wanted = Wanted::default();
+        for Found { header, addr } in frames {
+            match header.kind {
+                FrameKind::MapPage if self.is_named(header.pid / GROUP_SPAN, *addr) => {
+                    wanted.pages.insert(header.pid);
+                }
+                FrameKind::MapIndex | FrameKind::MapChanges if self.is_named(header.pid, *addr) => {
+                    wanted.groups.insert(header.pid);
+                }
+                FrameKind::Directory => wanted.directory = true,
+                _ => {}
+            }
+        }
+        let has_tables = wanted != Wanted::default();
+        self.changes.lock().want(wanted);
+        has_tables
+    }
+
+    /// True if the group of the page table refers to a frame there. A damaged one says nothing.
+    fn is_named(&self, group: u64, addr: FragmentAddr) -> bool {
+        let group = self.maps.group(group);
+        let mut table = group.lock();
+        self.read_index(group.number, &mut table).is_ok() && table.frames().any(|frame| frame == addr)
     }
 
     /// Copies each part of a page that still lies at the given place to a new one; returns the bytes
@@ -81,7 +96,8 @@ impl<M: Materializer> Cache<M> {
         Ok(moved)
     }
 
-    /// `None` if nothing lives there any more, or another thread has the page's claim.
+    /// `None` if nothing lives there any more, another thread has the page's claim, or the part of the
+    /// table that would tell is damaged.
     fn move_one<'c>(
         &'c self,
         pid: PageId,
@@ -90,6 +106,9 @@ impl<M: Materializer> Cache<M> {
         guard: &Guard,
     ) -> Result<Option<Written<'c, M::PageFrag>>, Failure> {
         let Some(cell) = self.pages.cell(pid) else { return Ok(None) };
+        if self.load(pid).is_err() {
+            return Ok(None);
+        }
         let Some(claim) = cell.claim() else { return Ok(None) };
         let Some(durable) = cell.durable(guard).filter(|durable| durable.parts().any(|part| part == addr))
         else {

@@ -50,7 +50,8 @@ impl<M: Materializer> Cache<M> {
                 Head::Evicted(seq) => self.fetch(pid, cell, word, seq, guard)?,
                 Head::Free(_) => return Ok(Resident::Free(word)),
                 Head::Allocated(_) => return Ok(Resident::Allocated(word)),
-                Head::Unallocated => return Ok(Resident::Unallocated),
+                Head::Unallocated if pid >= self.pages.spans.bound() => return Ok(Resident::Unallocated),
+                Head::Unallocated => self.load(pid)?,
             }
         }
     }
@@ -112,6 +113,10 @@ impl<M: Materializer> Cache<M> {
     /// is while fragments are pending, whose LSNs are yet to come.
     pub(crate) fn lacking(&self, pid: PageId, guard: &Guard) -> (Lsn, bool) {
         let Some(cell) = self.pages.cell(pid) else { return (ALL_DURABLE, false) };
+        // Asked first: a page that is filled meanwhile shows in its head then.
+        if let Some(oldest) = self.unfilled_oldest(pid) {
+            return (oldest, true);
+        }
         let Head::Chain(top) = cell.head(guard).1 else { return (ALL_DURABLE, false) };
         let unsettled = top.is_unsettled();
         let lacks = match cell.durable(guard) {

@@ -75,7 +75,11 @@ impl<M: Materializer> NewValue<'_, M> {
         let guard = pin();
         let cell = self.cache.pages.cell(self.pid).expect("an allocated page has a cell");
         let durable = Durable { seq: self.seq, form: Form::Value(self.extents.clone()) };
-        self.cache.changes.lock().record(self.pid, &self.claim, durable, lsn, &guard);
+        {
+            let mut changes = self.cache.changes.lock();
+            changes.record(self.pid, &self.claim, durable, lsn, &guard);
+            self.extents.addrs().for_each(|addr| self.cache.store.name(addr));
+        }
         let (word, head) = cell.head(&guard);
         let is_new = matches!(head, Head::Allocated(seq) if seq + 1 == self.seq);
         assert!(is_new, "page {} was to become a value and is {word:?}", self.pid);
@@ -143,7 +147,7 @@ impl<M: Materializer> Cache<M> {
 
     fn new_value(&self) -> Result<NewValue<'_, M>, Failure> {
         let guard = pin();
-        let pid = self.pages.allocate(&guard)?;
+        let pid = self.allocate(&guard)?;
         let cell = self.pages.cell(pid).expect("an allocated page has a cell");
         // The cleaner claims a page for a moment when it finds an old frame of it.
         let claim = loop {
@@ -173,7 +177,7 @@ impl<M: Materializer> Cache<M> {
         filled.map_err(|error| unreadable(value.extents.bytes(), error))?;
         let written = batch.finish()?;
         let frame = written.frames()[0];
-        self.store.retain(frame.addr)?;
+        self.store.retain_unnamed(frame.addr)?;
         Ok(Extent { addr: frame.addr, crc: frame.crc })
     }
 
@@ -181,6 +185,9 @@ impl<M: Materializer> Cache<M> {
     /// no more or another thread has the page's claim.
     pub(super) fn move_extent(&self, pid: PageId, addr: FragmentAddr) -> Result<u64, Failure> {
         let Some(cell) = self.pages.cell(pid) else { return Ok(0) };
+        if self.load(pid).is_err() {
+            return Ok(0);
+        }
         let Some(claim) = cell.claim() else { return Ok(0) };
         let lies_there = |durable: &&Durable| durable.parts().any(|part| part == addr);
         if cell.durable(&pin()).filter(lies_there).is_none() {
@@ -230,6 +237,7 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn value_frames(&self, pid: PageId, seq: PageSeq) -> Result<Option<ValueFrames>, Failure> {
         let guard = pin();
         let Some(cell) = self.pages.cell(pid) else { return Ok(None) };
+        self.load(pid)?;
         loop {
             let Some(durable) = cell.durable(&guard).filter(|durable| durable.seq == seq) else {
                 return Ok(None);

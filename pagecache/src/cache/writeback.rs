@@ -113,6 +113,10 @@ impl<M: Materializer> Cache<M> {
         guard: &Guard,
     ) -> Result<Outcome<'c, M::PageFrag>, Failure> {
         let cell = self.pages.cell(pid).expect("dirty pages are below the bound");
+        if self.load(pid).is_err() {
+            // Its changes stay in the log, and whoever asks for the page is told why.
+            return Ok(Outcome::Later);
+        }
         let Some(claim) = cell.claim() else { return Ok(Outcome::Later) };
         let (word, head) = cell.head(guard);
         let Head::Chain(top) = head else { return Ok(Outcome::Clean) };

@@ -83,13 +83,18 @@ impl Checkpointer {
     /// Counts live bytes anew, from what pages, map pages and directory refer to, and compares.
     pub(crate) fn recount<M: Materializer>(&self, cache: &Cache<M>) -> Result<(), Failure> {
         let state = self.state.lock();
+        cache.load_all()?;
+        for group in cache.maps.groups() {
+            cache.read_index(group.number, &mut group.lock())?;
+        }
         let _changes = cache.changes.lock();
         let guard = pin();
         let pages = (0..cache.pages.bound()).filter_map(|pid| cache.pages.cell(pid)?.durable(&guard));
-        let map_pages = state.map.values().map(|page| page.addr);
+        let tables =
+            cache.maps.groups().into_iter().flat_map(|group| group.lock().frames().collect::<Vec<_>>());
         let directory = state.superblock.directory.iter().map(|named| named.addr);
         let mut expected = BTreeMap::new();
-        for addr in pages.flat_map(|durable| durable.parts()).chain(map_pages).chain(directory) {
+        for addr in pages.flat_map(|durable| durable.parts()).chain(tables).chain(directory) {
             for (segment, bytes) in cache.store.bytes_by_segment(addr)? {
                 *expected.entry(segment).or_insert(0) += bytes;
             }

@@ -1,200 +1,210 @@
-//! What a tail of log records means: one pure fold over a checkpoint and the records after it.
+//! What a tail of log records means: one pure fold over the records after a checkpoint.
+//!
+//! It comes in two steps. Each log segment is digested alone, on any thread: every fragment is decoded
+//! once, for what it has to recover, and let go; what stays is where it lies. The digests are then put
+//! together in the order of the log.
 //!
 //! Records of a page are ordered by the page's sequence number, not by their place in the log: two
 //! batches that touch one page may commit in the other order. A record whose number is at or below
-//! the checkpoint's number for its page is part of the page's image already.
+//! the checkpoint's number for its page is part of the page's image already; that is found out when
+//! the page's entry is read ([`crate::cache::Replay`]).
 //!
 //! A run counts by the record that ends it. One that began before the tail concerns durable pages only,
 //! and no more is taken of it than that record says; one that began in the tail must be whole (P-2).
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
+
 use crate::{
+    cache::{RunPlaces, TailChange},
     error::DecodeError,
     format::{
-        batch::{self, EntryKind},
+        batch::{self, ENTRY_HEADER_BYTES, EntryKind},
         bytes::Source,
         codec,
-        record::Kind,
-        run::{PartsSum, RunEnd, read_part},
+        record::{HEADER_BYTES as RECORD_HEADER_BYTES, Kind},
+        run::{PART_HEADER_BYTES, PartsSum, RunEnd, read_part},
         value::Extents,
     },
-    ids::{Lsn, PageId, PageSeq},
+    ids::{Lsn, PageId},
+    log::tail::TailRecord,
     materializer::Materializer,
-    page::chain::Body,
 };
 
-/// A record as the fold needs it.
-pub(crate) struct Replayed<'t> {
-    pub(crate) lsn: Lsn,
-    pub(crate) kind: Kind,
-    pub(crate) pid: PageId,
-    pub(crate) seq: PageSeq,
-    pub(crate) payload: &'t [u8],
-}
-
-/// One change of a page that its durable form lacks.
-pub(crate) struct Change<P> {
-    pub(crate) pid: PageId,
-    pub(crate) lsn: Lsn,
-    /// Where the first record of its batch lies, which the log must keep.
-    pub(crate) first: Lsn,
-    pub(crate) seq: PageSeq,
-    pub(crate) what: What<P>,
-}
-
-/// What a change does to its page.
-pub(crate) enum What<P> {
-    /// It adds a fragment, or frees the page.
-    Fragment(Body<P>),
-    /// The page is a value from here on.
-    Adopts(Extents),
-}
-
-impl<P> What<P> {
-    /// True if it needs what the page was before.
-    pub(crate) fn is_append(&self) -> bool {
-        matches!(self, What::Fragment(Body::Append(_)))
-    }
-}
-
 /// What the tail adds to the checkpoint.
-pub(crate) struct Fold<P, R> {
-    /// Changes by page, each page's in the order of its sequence numbers, starting with its newest
-    /// base or free if there is one.
-    pub(crate) changes: Vec<Change<P>>,
+#[derive(Debug)]
+pub(crate) struct Fold<R> {
+    /// By page, each page's in the order of its sequence numbers, starting with its newest base or free
+    /// if there is one.
+    pub(crate) changes: Vec<TailChange>,
+    /// By the positions at which the runs end.
+    pub(crate) runs: BTreeMap<Lsn, RunPlaces>,
     /// Ids below this exist.
     pub(crate) bound: PageId,
     pub(crate) recovery: Option<(Lsn, R)>,
 }
 
 /// A record that passed its checksum and still makes no sense.
+#[derive(Debug)]
 pub(crate) struct Nonsense {
     pub(crate) lsn: Lsn,
     pub(crate) why: String,
 }
 
-/// Folds `records`, read from `from` on, over a checkpoint: `bound` and `recovery` are the
-/// checkpoint's, `durable_seq` tells its number for a page, 0 for one that it does not hold.
-pub(crate) fn fold<'t, M: Materializer>(
-    materializer: &M,
+/// What one segment of the log says.
+#[derive(Debug)]
+pub(crate) struct Digest<R> {
+    changes: Vec<TailChange>,
     bound: PageId,
-    recovery: Option<(Lsn, M::Recovery)>,
-    from: Lsn,
-    durable_seq: impl Fn(PageId) -> PageSeq,
-    records: impl Iterator<Item = Replayed<'t>>,
-) -> Result<Fold<M::PageFrag, M::Recovery>, Nonsense> {
-    let fold = Fold { changes: Vec::new(), bound, recovery };
-    let known = fold.recovery.as_ref().map_or(0, |(lsn, _)| *lsn);
-    let mut folding = Folding { materializer, durable_seq, from, known, fold, runs: BTreeMap::new() };
+    recovery: Option<(Lsn, R)>,
+    runs: Vec<RunRecord>,
+}
+
+/// A record of a run, the rest of which may lie in other segments.
+#[derive(Debug)]
+enum RunRecord {
+    Part { lsn: Lsn, first: Lsn, index: u32, bytes: Vec<u8> },
+    End { lsn: Lsn, end: RunEnd },
+}
+
+/// Digests the records of one segment.
+pub(crate) fn digest<'t, M: Materializer>(
+    materializer: &M,
+    records: impl Iterator<Item = TailRecord<'t>>,
+) -> Result<Digest<M::Recovery>, Nonsense> {
+    let mut digest = Digest { changes: Vec::new(), bound: 0, recovery: None, runs: Vec::new() };
     for record in records {
         let lsn = record.lsn;
-        folding.take(record).map_err(|why| Nonsense { lsn, why })?;
+        digest.take(materializer, record).map_err(|why| Nonsense { lsn, why })?;
     }
-    let mut fold = folding.fold;
-    order(&mut fold.changes);
-    Ok(fold)
+    digest.changes.sort_unstable_by_key(|change| (change.pid, change.seq));
+    Ok(digest)
 }
 
-/// A fold under way.
-struct Folding<'t, 'm, M: Materializer, D> {
-    materializer: &'m M,
-    durable_seq: D,
-    from: Lsn,
-    /// The position of the checkpoint's recovery value.
-    known: Lsn,
-    fold: Fold<M::PageFrag, M::Recovery>,
-    /// Parts of runs that began in the tail and did not end yet, by the runs' first positions.
-    runs: BTreeMap<Lsn, Vec<(Lsn, &'t [u8])>>,
-}
-
-/// Where a fragment stands in the log.
-#[derive(Clone, Copy)]
-struct Place {
-    lsn: Lsn,
-    first: Lsn,
-}
-
-impl<'t, M: Materializer, D: Fn(PageId) -> PageSeq> Folding<'t, '_, M, D> {
-    fn take(&mut self, record: Replayed<'t>) -> Result<(), String> {
-        let Replayed { lsn, kind, pid, seq, payload } = record;
-        let place = Place { lsn, first: lsn };
+impl<R: DeserializeOwned> Digest<R> {
+    fn take<M: Materializer<Recovery = R>>(
+        &mut self,
+        materializer: &M,
+        record: TailRecord<'_>,
+    ) -> Result<(), String> {
+        let TailRecord { lsn, kind, pid, seq, payload } = record;
+        let at = record.payload_at();
         let single = |kind| batch::Entry { pid, kind, seq, bytes: payload };
         match kind {
-            Kind::Append => self.change(place, single(EntryKind::Append), true),
-            Kind::Base => self.change(place, single(EntryKind::Base), true),
-            Kind::Free => self.change(place, single(EntryKind::Free), true),
-            Kind::Batch => self.changes(place, payload, true),
-            Kind::RunPart => self.part(lsn, payload),
-            Kind::RunCommit => self.end(lsn, payload),
+            Kind::Append => self.change(materializer, lsn, at, single(EntryKind::Append)),
+            Kind::Base => self.change(materializer, lsn, at, single(EntryKind::Base)),
+            Kind::Free => self.change(materializer, lsn, at, single(EntryKind::Free)),
+            Kind::Batch => {
+                let mut rest = payload;
+                while let Some(next) = batch::next_entry(rest) {
+                    let (entry, after) = next?;
+                    let begin = at + (payload.len() - rest.len() + ENTRY_HEADER_BYTES) as Lsn;
+                    self.change(materializer, lsn, begin, entry)?;
+                    rest = after;
+                }
+                Ok(())
+            }
+            Kind::RunPart => {
+                let part = read_part(payload).map_err(|why| why.to_string())?;
+                let (first, index, bytes) = (part.first, part.index, part.bytes.to_vec());
+                self.runs.push(RunRecord::Part { lsn, first, index, bytes });
+                Ok(())
+            }
+            Kind::RunCommit => {
+                let end = RunEnd::decode(payload).map_err(|why| why.to_string())?;
+                if let Some(bytes) = &end.recovery {
+                    let value = codec::decode(bytes)
+                        .map_err(|why| format!("the recovery value of a run does not decode: {why}"))?;
+                    self.recovery = Some((lsn, value));
+                }
+                self.runs.push(RunRecord::End { lsn, end });
+                Ok(())
+            }
             other => Err(format!("a record of kind {other:?} has no place in a page log")),
         }
     }
 
-    fn changes(&mut self, place: Place, mut rest: &[u8], recovers: bool) -> Result<(), String> {
-        while let Some(next) = batch::next_entry(rest) {
-            let (entry, after) = next?;
-            self.change(place, entry, recovers)?;
-            rest = after;
+    fn change<M: Materializer<Recovery = R>>(
+        &mut self,
+        materializer: &M,
+        lsn: Lsn,
+        at: Lsn,
+        entry: batch::Entry<'_>,
+    ) -> Result<(), String> {
+        let frag = decode(materializer, &entry)?;
+        if let Some(value) = frag.and_then(|frag| materializer.recover(&frag)) {
+            self.recovery = Some((lsn, value));
         }
+        self.bound = self.bound.max(entry.pid + 1);
+        self.changes.push(placed(lsn, at, &entry));
         Ok(())
     }
+}
 
-    /// One fragment. `recovers` is false where its record has named the recovery value already.
-    fn change(&mut self, place: Place, entry: batch::Entry<'_>, recovers: bool) -> Result<(), String> {
-        let batch::Entry { pid, kind, seq, bytes } = entry;
-        self.fold.bound = self.fold.bound.max(pid + 1);
-        let what = decode(self.materializer, kind, bytes)
-            .map_err(|why| format!("a fragment of page {pid} does not decode: {why}"))?;
-        if recovers
-            && let What::Fragment(Body::Base(frag) | Body::Append(frag)) = &what
-            && let Some(value) = self.materializer.recover(frag)
-        {
-            self.recover(place.lsn, value);
+/// Puts the digests of a tail together, which was read from `from` on; `bound` and `recovery` are the
+/// checkpoint's.
+pub(crate) fn fold<M: Materializer>(
+    materializer: &M,
+    bound: PageId,
+    recovery: Option<(Lsn, M::Recovery)>,
+    from: Lsn,
+    digests: impl IntoIterator<Item = Result<Digest<M::Recovery>, Nonsense>>,
+) -> Result<Fold<M::Recovery>, Nonsense> {
+    let mut fold = Fold { changes: Vec::new(), runs: BTreeMap::new(), bound, recovery };
+    let known = fold.recovery.as_ref().map_or(0, |(lsn, _)| *lsn);
+    let mut open: OpenRuns = BTreeMap::new();
+    for digest in digests {
+        let digest = digest?;
+        fold.bound = fold.bound.max(digest.bound);
+        fold.changes.extend_from_slice(&digest.changes);
+        if digest.recovery.as_ref().is_some_and(|(lsn, _)| *lsn > known) {
+            fold.recovery = digest.recovery;
         }
-        if seq > (self.durable_seq)(pid) {
-            self.fold.changes.push(Change { pid, lsn: place.lsn, first: place.first, seq, what });
+        for record in digest.runs {
+            match record {
+                RunRecord::Part { lsn, first, index, bytes } if first >= from => {
+                    take_part(&mut open, lsn, first, index, bytes).map_err(|why| Nonsense { lsn, why })?;
+                }
+                RunRecord::End { lsn, end } if end.first >= from => {
+                    let parts = open.remove(&end.first).unwrap_or_default();
+                    fold.take_run(materializer, lsn, &end, &parts).map_err(|why| Nonsense { lsn, why })?;
+                }
+                RunRecord::Part { .. } | RunRecord::End { .. } => {}
+            }
         }
-        Ok(())
     }
+    order(&mut fold.changes);
+    Ok(fold)
+}
 
-    fn recover(&mut self, lsn: Lsn, value: M::Recovery) {
-        if lsn > self.known {
-            self.fold.recovery = Some((lsn, value));
-        }
+/// Parts of runs that began in the tail and did not end yet, by the runs' first positions.
+type OpenRuns = BTreeMap<Lsn, Vec<(Lsn, Vec<u8>)>>;
+
+fn take_part(open: &mut OpenRuns, lsn: Lsn, first: Lsn, index: u32, bytes: Vec<u8>) -> Result<(), String> {
+    if (index == 0) != (first == lsn) || first > lsn {
+        return Err(format!("part {index} of a run says that the run begins at {first}"));
     }
-
-    fn part(&mut self, lsn: Lsn, payload: &'t [u8]) -> Result<(), String> {
-        let part = read_part(payload).map_err(|why| why.to_string())?;
-        if part.first < self.from {
-            return Ok(());
-        }
-        let begins = part.index == 0;
-        if begins != (part.first == lsn) || part.first > lsn {
-            return Err(format!("part {} of a run says that the run begins at {}", part.index, part.first));
-        }
-        let parts = self.runs.entry(part.first).or_default();
-        // What a missing part leaves open is settled by the run's end.
-        if part.index as usize == parts.len() {
-            parts.push((lsn, part.bytes));
-        }
-        Ok(())
+    let parts = open.entry(first).or_default();
+    // What a missing part leaves open is settled by the run's end.
+    if index as usize == parts.len() {
+        parts.push((lsn, bytes));
     }
+    Ok(())
+}
 
-    fn end(&mut self, lsn: Lsn, payload: &[u8]) -> Result<(), String> {
-        let end = RunEnd::decode(payload).map_err(|why| why.to_string())?;
-        if let Some(bytes) = &end.recovery {
-            let value = codec::decode(bytes)
-                .map_err(|why| format!("the recovery value of a run does not decode: {why}"))?;
-            self.recover(lsn, value);
-        }
-        let parts = self.runs.remove(&end.first).unwrap_or_default();
-        if end.first < self.from {
-            return Ok(());
-        }
+impl<R> Fold<R> {
+    /// A run that began in the tail.
+    fn take_run<M: Materializer<Recovery = R>>(
+        &mut self,
+        materializer: &M,
+        lsn: Lsn,
+        end: &RunEnd,
+        parts: &[(Lsn, Vec<u8>)],
+    ) -> Result<(), String> {
         let mut sum = PartsSum::default();
         parts.iter().for_each(|(lsn, bytes)| sum.add(*lsn, bytes));
-        let payload: Vec<u8> = parts.iter().flat_map(|(_, bytes)| *bytes).copied().collect();
+        let payload: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes).copied().collect();
         let found = (parts.len() as u64, payload.len() as u64, sum.finish());
         if found != (u64::from(end.parts), end.bytes, end.crc) {
             return Err(format!(
@@ -202,36 +212,66 @@ impl<'t, M: Materializer, D: Fn(PageId) -> PageSeq> Folding<'t, '_, M, D> {
                 end.parts, end.bytes, end.first, found.0, found.1
             ));
         }
-        self.changes(Place { lsn, first: end.first }, &payload, false)
+        let begins = |lsn: Lsn| lsn + (RECORD_HEADER_BYTES + PART_HEADER_BYTES) as Lsn;
+        let places: Vec<(Lsn, u32)> =
+            parts.iter().map(|(lsn, bytes)| (begins(*lsn), bytes.len() as u32)).collect();
+        let mut rest = &payload[..];
+        while let Some(next) = batch::next_entry(rest) {
+            let (entry, after) = next?;
+            // The record that ends the run has named the recovery value already.
+            decode(materializer, &entry)?;
+            let at = place_in(&places, payload.len() - rest.len() + ENTRY_HEADER_BYTES);
+            self.bound = self.bound.max(entry.pid + 1);
+            self.changes.push(placed(lsn, at, &entry));
+            rest = after;
+        }
+        self.runs.insert(lsn, RunPlaces { first: end.first, parts: places });
+        Ok(())
     }
+}
+
+/// Where the byte `within` a run lies.
+fn place_in(parts: &[(Lsn, u32)], mut within: usize) -> Lsn {
+    for (at, len) in parts {
+        match within.checked_sub(*len as usize) {
+            Some(left) => within = left,
+            None => return at + within as Lsn,
+        }
+    }
+    // Behind the last byte: where a fragment without bytes may begin.
+    parts.last().map_or(0, |(at, len)| at + Lsn::from(*len))
+}
+
+fn placed(lsn: Lsn, at: Lsn, entry: &batch::Entry<'_>) -> TailChange {
+    let batch::Entry { pid, kind, seq, bytes } = *entry;
+    TailChange { pid, seq, lsn, at, len: bytes.len() as u32, crc: crc32fast::hash(bytes), kind }
 }
 
 fn decode<M: Materializer>(
     materializer: &M,
-    kind: EntryKind,
-    bytes: &[u8],
-) -> Result<What<M::PageFrag>, DecodeError> {
-    Ok(What::Fragment(match kind {
-        EntryKind::Append => Body::Append(materializer.decode(bytes)?),
-        EntryKind::Base => Body::Base(materializer.decode(bytes)?),
-        EntryKind::Free => Body::Free,
+    entry: &batch::Entry<'_>,
+) -> Result<Option<M::PageFrag>, String> {
+    let nonsense = |why: DecodeError| format!("a fragment of page {} does not decode: {why}", entry.pid);
+    match entry.kind {
+        EntryKind::Append | EntryKind::Base => materializer.decode(entry.bytes).map(Some).map_err(nonsense),
+        EntryKind::Free => Ok(None),
         EntryKind::Adopt => {
-            let mut source = Source::new(bytes);
-            let extents = Extents::decode(&mut source)?;
-            source.end("the place of a value")?;
-            return Ok(What::Adopts(extents));
+            let mut source = Source::new(entry.bytes);
+            let extents = Extents::decode(&mut source);
+            extents.and_then(|_| source.end("the place of a value")).map(|()| None).map_err(nonsense)
         }
-    }))
+    }
 }
 
 /// Sorts changes by page and number, and drops those that a later base or free of their page covers.
-fn order<P>(changes: &mut Vec<Change<P>>) {
+fn order(changes: &mut Vec<TailChange>) {
+    // Digests are sorted already: a sort that finds runs merges them.
     changes.sort_by_key(|change| (change.pid, change.seq));
     changes.reverse();
     let mut covered = None;
     changes.retain(|change| {
         let keep = covered != Some(change.pid);
-        if !change.what.is_append() {
+        if change.kind != EntryKind::Append {
             covered = Some(change.pid);
         }
         keep

@@ -1,6 +1,6 @@
 //! Runs in the tail: which of them count, and how much of them.
 
-use super::{Fold, Nonsense, Replayed, fold};
+use super::{Fold, Nonsense, digest, fold};
 use crate::{
     Config, Materializer,
     format::{
@@ -9,7 +9,8 @@ use crate::{
         record::Kind,
         run::{Part, PartsSum, RunEnd, put_part},
     },
-    ids::Lsn,
+    ids::{Lsn, PageId},
+    log::tail::TailRecord,
 };
 
 struct Texts;
@@ -62,22 +63,26 @@ fn run() -> Vec<(Lsn, Kind, Vec<u8>)> {
     records
 }
 
-fn folded(from: Lsn, records: &[(Lsn, Kind, Vec<u8>)]) -> Result<Fold<String, u32>, Nonsense> {
-    let records = records.iter().filter(|(lsn, ..)| *lsn >= from).map(|(lsn, kind, payload)| Replayed {
-        lsn: *lsn,
-        kind: *kind,
-        pid: 0,
-        seq: 0,
-        payload,
+/// The fold of these records, each digested alone.
+fn folded(from: Lsn, records: &[(Lsn, Kind, Vec<u8>)]) -> Result<Fold<u32>, Nonsense> {
+    let digests = records.iter().filter(|(lsn, ..)| *lsn >= from).map(|(lsn, kind, payload)| {
+        digest(&Texts, [TailRecord { lsn: *lsn, kind: *kind, pid: 0, seq: 0, payload }].into_iter())
     });
-    fold(&Texts, 0, None, from, |_| 0, records)
+    fold(&Texts, 0, None, from, digests)
+}
+
+fn places(fold: &Fold<u32>) -> Vec<(PageId, Lsn, Lsn)> {
+    let place = |change: &super::TailChange| {
+        let first = fold.runs.get(&change.lsn).map_or(change.lsn, |run| run.first);
+        (change.pid, change.lsn, first)
+    };
+    fold.changes.iter().map(place).collect()
 }
 
 #[test]
 fn a_whole_run_counts_at_its_end_and_is_kept_from_its_first_part_on() {
     let fold = folded(20, &run()).unwrap_or_else(|nonsense| panic!("{}", nonsense.why));
-    let places: Vec<_> = fold.changes.iter().map(|change| (change.pid, change.lsn, change.first)).collect();
-    assert_eq!(places, [(3, 30, 20), (4, 30, 20)]);
+    assert_eq!(places(&fold), [(3, 30, 20), (4, 30, 20)]);
     assert_eq!(fold.recovery, Some((30, 7)));
 }
 
@@ -113,4 +118,44 @@ fn parts_without_an_end_are_nothing() {
     let fold = folded(20, &records).unwrap_or_else(|nonsense| panic!("{}", nonsense.why));
     assert!(fold.changes.is_empty() && fold.recovery.is_none());
     assert_eq!(fold.bound, 0);
+}
+
+#[test]
+fn a_fragment_of_a_run_is_placed_in_the_part_in_which_it_begins() {
+    let fold = folded(20, &run()).unwrap_or_else(|nonsense| panic!("{}", nonsense.why));
+    let parts = &fold.runs[&30].parts;
+    let len = |text: &str| codec::encoded_len(&text.to_owned());
+    let (one, two) = (ENTRY_HEADER_BYTES + 3, len("left") - 3 + ENTRY_HEADER_BYTES + len("right"));
+    assert_eq!(*parts, [(20 + 24 + 12, one as u32), (25 + 24 + 12, two as u32)]);
+    let found: Vec<_> = fold.changes.iter().map(|change| (change.at, change.len as usize)).collect();
+    // The first goes on in the second part.
+    let second = parts[1].0 + (two - len("right")) as Lsn;
+    assert_eq!(found, [(parts[0].0 + ENTRY_HEADER_BYTES as Lsn, len("left")), (second, len("right"))]);
+}
+
+#[test]
+fn changes_are_in_the_order_of_numbers_and_begin_with_the_newest_base() {
+    let text = |text: &str| {
+        let text = text.to_owned();
+        let mut bytes = vec![0; codec::encoded_len(&text)];
+        codec::encode(&text, &mut bytes);
+        bytes
+    };
+    let (old, base, above) = (text("old"), text("base"), text("above"));
+    let record = |lsn, kind, pid, seq, payload| TailRecord { lsn, kind, pid, seq, payload };
+    let digests = [
+        digest(
+            &Texts,
+            [record(10, Kind::Append, 2, 9, &above), record(20, Kind::Base, 5, 1, &base)].into_iter(),
+        ),
+        digest(
+            &Texts,
+            [record(30, Kind::Append, 2, 7, &old), record(40, Kind::Base, 2, 8, &base)].into_iter(),
+        ),
+        digest(&Texts, [record(50, Kind::Free, 5, 2, &[])].into_iter()),
+    ];
+    let fold = fold(&Texts, 3, None, 10, digests).unwrap_or_else(|nonsense| panic!("{}", nonsense.why));
+    let found: Vec<_> = fold.changes.iter().map(|change| (change.pid, change.seq, change.lsn)).collect();
+    assert_eq!(found, [(2, 8, 40), (2, 9, 10), (5, 2, 50)]);
+    assert_eq!(fold.bound, 6);
 }

@@ -3,20 +3,22 @@
 //! * CKPT-1 (P-1): a checkpoint holds a prefix of all changes of durable words. Order: write dirty
 //!   pages back, read the log's installed watermark W, then F, the first record of every run under way,
 //!   then D, the smallest LSN that some dirty page's durable form lacks, take the prefix, make the log stable past every change its images hold,
-//!   write map pages and directory, sync, publish. Replay starts at T = min(W, F, D).
+//!   write what changed of the table and the directory, sync, publish. Replay starts at T = min(W, F, D).
 //! * CKPT-2 (P-3): both superblock slots name the new checkpoint, synced one after the other, before
 //!   anything it no longer needs is used again.
 //!
-//! Reading it all back is [`open`]; what a tail of records means is [`fold`].
+//! How the table is written is [`table`]'s business. Reading it all back is [`open`]; what a tail of
+//! records means is [`fold`].
 
 mod clean;
 pub(crate) mod fold;
 pub(crate) mod open;
 pub(crate) mod runs;
+mod table;
 
 pub(crate) use clean::{Cleaned, Helped};
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -27,17 +29,14 @@ use crate::{
     error::Failure,
     format::{
         codec,
-        frame::FrameKind,
-        map::{Directory, MapPage, MapPageRef, checksum},
         superblock::{DirectoryRef, SALTS_MAX, Superblock},
     },
-    ids::{FragmentAddr, Lsn, PageId},
-    io::SyncReason,
+    ids::{Lsn, PageId},
     log::Log,
     materializer::Materializer,
     page::chain::ALL_DURABLE,
     reclaim::pin,
-    store::{self, Stream, superblocks::Publisher},
+    store::{self, superblocks::Publisher},
     sync::Mutex,
 };
 
@@ -69,7 +68,6 @@ pub(crate) struct Checkpointer {
 struct State {
     superblock: Superblock,
     publisher: Publisher,
-    map: BTreeMap<u64, MapPageRef>,
     runs: Arc<OpenRuns>,
 }
 
@@ -97,14 +95,9 @@ impl SaltSource {
 }
 
 impl Checkpointer {
-    fn new(
-        superblock: Superblock,
-        publisher: Publisher,
-        map: BTreeMap<u64, MapPageRef>,
-        salts: SaltSource,
-    ) -> Checkpointer {
+    fn new(superblock: Superblock, publisher: Publisher, salts: SaltSource) -> Checkpointer {
         let runs = Arc::new(OpenRuns::new());
-        let state = Mutex::new(State { superblock, publisher, map, runs: runs.clone() });
+        let state = Mutex::new(State { superblock, publisher, runs: runs.clone() });
         Checkpointer { state, runs, salts }
     }
 
@@ -202,15 +195,18 @@ impl State {
         let watermark = log.watermark()?;
         let oldest_run = self.runs.oldest();
         let oldest_dirty = oldest_dirty(cache);
-        let prefix = {
+        let (folds, is_directory_wanted) = table::plan(cache)?;
+        let mut prefix = {
             let guard = pin();
             let mut changes = cache.changes.lock();
-            let mark = cache.store.mark();
-            changes.take_prefix(&cache.pages, mark, &guard)
+            let (mark, live) = (cache.store.mark(), cache.store.live_table());
+            changes.take_prefix(&cache.pages, mark, live, folds, &guard)
         };
+        prefix.directory |= is_directory_wanted;
         let replay_from = watermark.min(oldest_run).min(oldest_dirty);
         let clean = purpose == Purpose::Close && oldest_dirty == ALL_DURABLE && log.next_lsn() == watermark;
-        let nothing_new = prefix.map_pages.is_empty()
+        let nothing_new = prefix.groups.is_empty()
+            && !prefix.directory
             && (replay_from == self.superblock.replay_from || purpose == Purpose::Release);
         if nothing_new && (clean == self.superblock.clean || purpose != Purpose::Close) {
             cache.changes.lock().put_back(prefix);
@@ -242,82 +238,22 @@ impl State {
         if newest >= log.stable() {
             log.make_stable(newest)?;
         }
-        let mut map = self.map.clone();
-        let mut fresh = Vec::new();
-        let written = self.write_table(cache, prefix, recovery.as_ref(), replay_from, &mut map, &mut fresh);
-        let (directory, crc) = match written {
-            Ok(named) => named,
-            Err(failure) => {
-                fresh.iter().for_each(|&addr| cache.store.release(addr));
-                return Err(failure);
-            }
-        };
+        let recovery = recovery.as_ref().map(|(lsn, value)| (*lsn, encode(value)));
         let old_directory = self.superblock.directory.as_ref().map(|named| named.addr);
+        let new = table::write(cache, prefix, recovery, replay_from, old_directory)?;
         let mut next = self.superblock.clone();
         next.replay_from = replay_from;
         next.stable = log.stable();
         next.clean = clean;
-        next.directory = Some(DirectoryRef { addr: directory, crc });
+        next.directory = Some(DirectoryRef { addr: new.directory.addr, crc: new.directory.crc });
         forget_salts(&mut next);
         self.publisher.publish(&mut next)?;
         self.superblock = next;
-        let old_map = std::mem::replace(&mut self.map, map);
-        for page in &prefix.map_pages {
-            if let Some(old) = old_map.get(&page.number) {
-                cache.store.release_under(old.addr, prefix.mark);
-            }
-        }
+        new.settle(cache, prefix);
         if let Some(addr) = old_directory {
             cache.store.release_under(addr, prefix.mark);
         }
         Ok(())
-    }
-
-    /// Writes the changed map pages and the directory, and syncs them with the images they name.
-    fn write_table<M: Materializer>(
-        &self,
-        cache: &Cache<M>,
-        prefix: &Prefix,
-        recovery: Option<&(Lsn, M::Recovery)>,
-        replay_from: Lsn,
-        map: &mut BTreeMap<u64, MapPageRef>,
-        fresh: &mut Vec<FragmentAddr>,
-    ) -> Result<(FragmentAddr, u32), Failure> {
-        let mut put = |frames: &[(u64, FrameKind, &[u8])]| -> Result<Vec<FragmentAddr>, Failure> {
-            let mut batch = cache.store.batch(store::Purpose::Checkpoint, Stream::Tables);
-            for (number, kind, bytes) in frames {
-                batch.push(*number, 0, *kind, bytes.len(), |out| out.copy_from_slice(bytes))?;
-            }
-            let written = batch.finish()?;
-            for frame in written.frames() {
-                cache.store.retain(frame.addr)?;
-                fresh.push(frame.addr);
-            }
-            Ok(written.frames().iter().map(|frame| frame.addr).collect())
-        };
-        let encoded: Vec<Vec<u8>> = prefix.map_pages.iter().map(MapPage::encode).collect();
-        let frames: Vec<(u64, FrameKind, &[u8])> = prefix
-            .map_pages
-            .iter()
-            .zip(&encoded)
-            .map(|(page, bytes)| (page.number, FrameKind::MapPage, &bytes[..]))
-            .collect();
-        for ((page, bytes), addr) in prefix.map_pages.iter().zip(&encoded).zip(put(&frames)?) {
-            let has_free = page.free_count() > 0;
-            map.insert(page.number, MapPageRef { number: page.number, addr, crc: checksum(bytes), has_free });
-        }
-        let directory = Directory {
-            page_bound: prefix.bound as u64,
-            map_pages: map.values().copied().collect(),
-            recovery: recovery.map(|(lsn, value)| (*lsn, encode(value))),
-            tally_cut: replay_from,
-            tallies: Vec::new(),
-            segments: Vec::new(),
-        };
-        let bytes = directory.encode();
-        let addr = put(&[(0, FrameKind::Directory, &bytes)])?[0];
-        cache.store.make_durable(SyncReason::Images)?;
-        Ok((addr, checksum(&bytes)))
     }
 }
 
@@ -352,6 +288,11 @@ fn write_back<M: Materializer>(cache: &Cache<M>, dirty: &mut Vec<PageId>) -> Res
     while !dirty.is_empty() {
         let chunk: Vec<PageId> = (0..PAGES_PER_LOOK).map_while(|_| dirty.pop()).collect();
         let _skipped_ones_stay_marked = cache.write_back(&chunk, store::Purpose::Checkpoint)?;
+        if cache.is_over_capacity() {
+            // What the log's tail holds comes into memory here, if nobody has asked for it.
+            // A full disk keeps it there.
+            let _ = cache.make_room();
+        }
         if !dirty.is_empty() && !cache.store.has_room() {
             return Ok(Rest::Dirty);
         }

@@ -29,17 +29,28 @@ pub(crate) enum FrameKind {
     DeltaPage = 2,
     /// Where 256 pages lie; the pid is the map page's number.
     MapPage = 3,
-    /// Where the map pages lie.
+    /// Where the groups of map pages lie.
     Directory = 4,
     /// A large value.
     Value = 5,
+    /// Where the map pages of one group lie; the pid is the group's number.
+    MapIndex = 6,
+    /// Changed entries of a group's map pages; the pid is the group's number.
+    MapChanges = 7,
 }
 
 impl FrameKind {
     fn from_byte(byte: u8) -> Option<FrameKind> {
-        [FrameKind::Image, FrameKind::DeltaPage, FrameKind::MapPage, FrameKind::Directory, FrameKind::Value]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        Some(match byte {
+            1 => FrameKind::Image,
+            2 => FrameKind::DeltaPage,
+            3 => FrameKind::MapPage,
+            4 => FrameKind::Directory,
+            5 => FrameKind::Value,
+            6 => FrameKind::MapIndex,
+            7 => FrameKind::MapChanges,
+            _ => return None,
+        })
     }
 }
 
@@ -236,7 +247,7 @@ mod tests {
     #[test]
     fn unknown_codecs_kinds_and_padding_are_refused_by_name() {
         for (name, at, value, want) in
-            [("codec", 15, 1, "packed with codec 1"), ("kind", 14, 6, "kind 6"), ("padding", 14, 0, "kind 0")]
+            [("codec", 15, 1, "packed with codec 1"), ("kind", 14, 9, "kind 9"), ("padding", 14, 0, "kind 0")]
         {
             let mut bytes = frame(header(), 512, b"abc");
             bytes[at] = value;

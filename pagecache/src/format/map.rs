@@ -1,35 +1,32 @@
-//! The persisted page table: map pages of 256 entries each, and the directory that lists them.
+//! The persisted page table: map pages of 256 entries each, and changes of entries appended to them.
 //!
-//! Both are payloads of frames. Numbers are varints, except checksums and LSNs.
+//! Both are payloads of frames. Numbers are varints.
 //!
 //! ```text
-//! map page:  number, entries, free, {index u8, parts u8 (0: free), seq, parts x {offset, len}
-//!                                    or index u8, 255, seq, extents of a value}
-//! directory: page bound,
-//!            map pages, {number - previous, has free u8, offset, len, crc u32},
-//!            has recovery u8 [lsn i64, bytes, value],
-//!            tally cut i64, tallies, {counter, zigzag sum},
-//!            segments, {number - previous, live bytes}
+//! map page: number, entries, free, {index u8, parts u8 (0: free), seq, parts x {offset, len}
+//!                                   or index u8, 255, seq, extents of a value}
+//! changes:  group, map pages, {number in the group u8, bytes, {entry as in a map page} ...}
 //! ```
 //!
 //! * A page id below the bound without an entry is free with number 0.
 //! * Entries and lists ascend strictly; the free count is that of the entries and gaps.
-//! * Every payload is verified against a checksum kept one level up: in the directory, and in the
-//!   superblock for the directory itself.
+//! * Every payload is verified against a checksum kept one level up, by [`super::directory`].
 //!
 //! When they are written is the business of the checkpoint; [`super::frame`] wraps them.
 
 use crate::{
     error::DecodeError,
     format::{
-        bytes::{Source, put_varint, put_zigzag},
+        bytes::{Source, put_varint},
         value::Extents,
     },
-    ids::{FragmentAddr, Lsn, PageSeq},
+    ids::{FragmentAddr, PageSeq},
 };
 
 /// Pages that one map page covers.
 pub(crate) const MAP_SPAN: u64 = 256;
+/// Map pages that one group holds.
+pub(crate) const GROUP_SPAN: u64 = 256;
 /// Most durable fragments of one page.
 pub(crate) const PARTS_MAX: usize = 4;
 /// Stands in the place of the number of fragments of a page that is a value.
@@ -54,40 +51,12 @@ pub(crate) struct MapPage {
     pub(crate) entries: Vec<(u16, Entry)>,
 }
 
-/// Where a map page lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MapPageRef {
-    pub(crate) number: u64,
-    pub(crate) addr: FragmentAddr,
-    /// Checksum of its payload.
-    pub(crate) crc: u32,
-    /// It has a free page id below the bound.
-    pub(crate) has_free: bool,
-}
-
-/// The state of a store that a superblock refers to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Directory {
-    /// Page ids below it exist.
-    pub(crate) page_bound: u64,
-    /// Strictly ascending by number. One that is missing holds free pages with number 0 only.
-    pub(crate) map_pages: Vec<MapPageRef>,
-    /// The newest recovery value, and the LSN of its fragment.
-    pub(crate) recovery: Option<(Lsn, Vec<u8>)>,
-    /// The tallies count every record below it.
-    pub(crate) tally_cut: Lsn,
-    /// Counters and their sums.
-    pub(crate) tallies: Vec<(u64, i64)>,
-    /// Segments with live bytes, strictly ascending, and how many.
-    pub(crate) segments: Vec<(u32, u32)>,
-}
-
 /// The checksum that the level above keeps of a payload.
 pub(crate) fn checksum(payload: &[u8]) -> u32 {
     crc32fast::hash(payload)
 }
 
-fn verify(payload: &[u8], crc: u32, what: &str) -> Result<(), DecodeError> {
+pub(super) fn verify(payload: &[u8], crc: u32, what: &str) -> Result<(), DecodeError> {
     let found = checksum(payload);
     if found == crc {
         return Ok(());
@@ -109,7 +78,7 @@ pub(super) fn addr(source: &mut Source<'_>) -> Result<FragmentAddr, DecodeError>
 }
 
 /// The next of a strictly ascending list that is stored as differences.
-fn ascend(source: &mut Source<'_>, last: Option<u64>, what: &str) -> Result<u64, DecodeError> {
+pub(super) fn ascend(source: &mut Source<'_>, last: Option<u64>, what: &str) -> Result<u64, DecodeError> {
     let step = source.varint(what)?;
     let next = match last {
         None => Some(step),
@@ -120,6 +89,18 @@ fn ascend(source: &mut Source<'_>, last: Option<u64>, what: &str) -> Result<u64,
 }
 
 impl Entry {
+    /// True if the id holds a page, or a value.
+    pub(crate) fn is_present(&self) -> bool {
+        !matches!(self, Entry::Free { .. })
+    }
+
+    /// The page's number.
+    pub(crate) fn seq(&self) -> PageSeq {
+        match self {
+            Entry::Present { seq, .. } | Entry::Value { seq, .. } | Entry::Free { seq } => *seq,
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         let (seq, parts) = match self {
             Entry::Value { seq, extents } => {
@@ -158,8 +139,12 @@ impl Entry {
 impl MapPage {
     /// How many page ids of the span hold no page, those past the bound included.
     pub(crate) fn free_count(&self) -> u64 {
-        let taken = self.entries.iter().filter(|(_, entry)| !matches!(entry, Entry::Free { .. })).count();
-        MAP_SPAN - taken as u64
+        MAP_SPAN - self.present_count()
+    }
+
+    /// How many page ids of the span hold a page.
+    pub(crate) fn present_count(&self) -> u64 {
+        self.entries.iter().filter(|(_, entry)| entry.is_present()).count() as u64
     }
 
     /// The payload.
@@ -168,18 +153,11 @@ impl MapPage {
     ///
     /// If indexes do not ascend below [`MAP_SPAN`] or a page has no or too many fragments.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        assert!(self.entries.is_sorted_by(|left, right| left.0 < right.0), "map entries out of order");
         let mut out = Vec::with_capacity(16 + self.entries.len() * 16);
         put_varint(&mut out, self.number);
         put_varint(&mut out, self.entries.len() as u64);
         put_varint(&mut out, self.free_count());
-        for (index, entry) in &self.entries {
-            if let Entry::Present { parts, .. } = entry {
-                assert!((1..=PARTS_MAX).contains(&parts.len()), "a page of {} fragments", parts.len());
-            }
-            out.push(u8::try_from(*index).expect("an index lies in the span"));
-            entry.encode(&mut out);
-        }
+        put_entries(&mut out, &self.entries);
         out
     }
 
@@ -192,11 +170,7 @@ impl MapPage {
         let free = source.varint("the number of free pages")?;
         let mut entries: Vec<(u16, Entry)> = Vec::with_capacity(count);
         for _ in 0..count {
-            let index = u16::from(source.u8("an index")?);
-            if entries.last().is_some_and(|(last, _)| *last >= index) {
-                return Err(DecodeError(format!("map entry {index} does not ascend")));
-            }
-            entries.push((index, Entry::decode(&mut source)?));
+            entries.push(next_entry(&mut source, &entries)?);
         }
         source.end("the map page")?;
         let page = MapPage { number, entries };
@@ -210,114 +184,99 @@ impl MapPage {
     }
 }
 
-impl Directory {
+/// Changed entries of the map pages of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MapChanges {
+    pub(crate) group: u64,
+    /// By a map page's number in its group, and then by index in its span, both strictly ascending.
+    pub(crate) pages: Vec<(u8, Vec<(u16, Entry)>)>,
+}
+
+/// The changed entries of one map page, not yet decoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChangedEntries<'b> {
+    /// The map page's number in its group.
+    pub(crate) page: u8,
+    bytes: &'b [u8],
+}
+
+impl MapChanges {
     /// The payload.
     ///
     /// # Panics
     ///
-    /// If map pages or segments do not ascend.
+    /// If map pages or entries do not ascend, or a page has no or too many fragments.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        assert!(self.map_pages.is_sorted_by(|l, r| l.number < r.number), "map pages out of order");
-        assert!(self.segments.is_sorted_by(|l, r| l.0 < r.0), "segments out of order");
-        let mut out = Vec::with_capacity(64 + self.map_pages.len() * 16 + self.segments.len() * 5);
-        put_varint(&mut out, self.page_bound);
-        put_varint(&mut out, self.map_pages.len() as u64);
-        let mut last = 0;
-        for page in &self.map_pages {
-            put_varint(&mut out, page.number - last);
-            last = page.number;
-            out.push(u8::from(page.has_free));
-            put_addr(&mut out, page.addr);
-            out.extend_from_slice(&page.crc.to_le_bytes());
-        }
-        self.encode_recovery(&mut out);
-        put_varint(&mut out, self.segments.len() as u64);
-        let mut last = 0;
-        for (segment, live_bytes) in &self.segments {
-            put_varint(&mut out, u64::from(segment - last));
-            last = *segment;
-            put_varint(&mut out, u64::from(*live_bytes));
+        assert!(self.pages.is_sorted_by(|left, right| left.0 < right.0), "changed map pages out of order");
+        let mut out = Vec::new();
+        put_varint(&mut out, self.group);
+        put_varint(&mut out, self.pages.len() as u64);
+        let mut entries = Vec::new();
+        for (page, changed) in &self.pages {
+            entries.clear();
+            put_entries(&mut entries, changed);
+            out.push(*page);
+            put_varint(&mut out, entries.len() as u64);
+            out.extend_from_slice(&entries);
         }
         out
     }
 
-    fn encode_recovery(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.recovery.is_some()));
-        if let Some((lsn, value)) = &self.recovery {
-            out.extend_from_slice(&lsn.to_le_bytes());
-            put_varint(out, value.len() as u64);
-            out.extend_from_slice(value);
-        }
-        out.extend_from_slice(&self.tally_cut.to_le_bytes());
-        put_varint(out, self.tallies.len() as u64);
-        for (counter, sum) in &self.tallies {
-            put_varint(out, *counter);
-            put_zigzag(out, *sum);
-        }
-    }
-
-    /// Reads a payload whose checksum is on record as `crc`.
-    pub(crate) fn decode(payload: &[u8], crc: u32) -> Result<Directory, DecodeError> {
-        verify(payload, crc, "the directory")?;
+    /// What a payload, whose checksum is on record as `crc`, says of which map pages of `group`.
+    pub(crate) fn list(payload: &[u8], crc: u32, group: u64) -> Result<Vec<ChangedEntries<'_>>, DecodeError> {
+        verify(payload, crc, "the map's changes")?;
         let mut source = Source::new(payload);
-        let page_bound = source.varint("the page bound")?;
-        let map_pages = Directory::decode_map_pages(&mut source)?;
-        let recovery = match flag(&mut source, "the recovery flag")? {
-            false => None,
-            true => {
-                let lsn = source.i64("the recovery position")?;
-                let len = source.count(1, "the recovery value's length")?;
-                Some((lsn, source.take(len, "the recovery value")?.to_vec()))
+        let found = source.varint("a group's number")?;
+        if found != group {
+            return Err(DecodeError(format!("changes of group {found} where those of {group} should be")));
+        }
+        let count = source.count(2, "the number of changed map pages")?;
+        let mut pages: Vec<ChangedEntries<'_>> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let page = source.u8("a map page's number")?;
+            if pages.last().is_some_and(|last| last.page >= page) {
+                return Err(DecodeError(format!("changed map page {page} does not ascend")));
             }
-        };
-        let tally_cut = source.i64("the tally cut")?;
-        let tally_count = source.count(2, "the number of tallies")?;
-        let mut tallies = Vec::with_capacity(tally_count);
-        for _ in 0..tally_count {
-            tallies.push((source.varint("a counter")?, source.zigzag("a sum")?));
+            let len = source.count(1, "the bytes of changed entries")?;
+            pages.push(ChangedEntries { page, bytes: source.take(len, "changed entries")? });
         }
-        let segments = Directory::decode_segments(&mut source)?;
-        source.end("the directory")?;
-        Ok(Directory { page_bound, map_pages, recovery, tally_cut, tallies, segments })
-    }
-
-    fn decode_map_pages(source: &mut Source<'_>) -> Result<Vec<MapPageRef>, DecodeError> {
-        let count = source.count(8, "the number of map pages")?;
-        let mut map_pages: Vec<MapPageRef> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let last = map_pages.last().map(|page| page.number);
-            map_pages.push(MapPageRef {
-                number: ascend(source, last, "a map page's number")?,
-                has_free: flag(source, "the free flag")?,
-                addr: addr(source)?,
-                crc: source.u32("a map page's checksum")?,
-            });
-        }
-        Ok(map_pages)
-    }
-
-    fn decode_segments(source: &mut Source<'_>) -> Result<Vec<(u32, u32)>, DecodeError> {
-        let count = source.count(2, "the number of segments")?;
-        let mut segments: Vec<(u32, u32)> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let last = segments.last().map(|(segment, _)| u64::from(*segment));
-            let number = ascend(source, last, "a segment's number")?;
-            let number = u32::try_from(number)
-                .map_err(|_| DecodeError(format!("segment {number} exceeds 32 bits")))?;
-            segments.push((number, source.varint_u32("a segment's live bytes")?));
-        }
-        Ok(segments)
+        source.end("the map's changes")?;
+        Ok(pages)
     }
 }
 
-fn flag(source: &mut Source<'_>, what: &str) -> Result<bool, DecodeError> {
-    match source.u8(what)? {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(DecodeError(format!("{what} is {other}"))),
+impl ChangedEntries<'_> {
+    /// The entries, by index in the map page's span.
+    pub(crate) fn decode(&self) -> Result<Vec<(u16, Entry)>, DecodeError> {
+        let mut source = Source::new(self.bytes);
+        let mut entries = Vec::new();
+        while !source.is_empty() {
+            entries.push(next_entry(&mut source, &entries)?);
+        }
+        Ok(entries)
     }
+}
+
+fn put_entries(out: &mut Vec<u8>, entries: &[(u16, Entry)]) {
+    assert!(entries.is_sorted_by(|left, right| left.0 < right.0), "map entries out of order");
+    for (index, entry) in entries {
+        if let Entry::Present { parts, .. } = entry {
+            assert!((1..=PARTS_MAX).contains(&parts.len()), "a page of {} fragments", parts.len());
+        }
+        out.push(u8::try_from(*index).expect("an index lies in the span"));
+        entry.encode(out);
+    }
+}
+
+/// The next of a list of entries, of which `before` were read.
+fn next_entry(source: &mut Source<'_>, before: &[(u16, Entry)]) -> Result<(u16, Entry), DecodeError> {
+    let index = u16::from(source.u8("an index")?);
+    if before.last().is_some_and(|(last, _)| *last >= index) {
+        return Err(DecodeError(format!("map entry {index} does not ascend")));
+    }
+    Ok((index, Entry::decode(source)?))
 }
 
 #[cfg(test)]
 #[path = "map_tests.rs"]
-mod tests;
+pub(super) mod tests;

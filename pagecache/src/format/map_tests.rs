@@ -1,6 +1,6 @@
 //! What the persisted page table must hold: its bytes, and an error for every other byte.
 
-use super::{Directory, Entry, MapPage, MapPageRef, checksum};
+use super::{Entry, MapChanges, MapPage, checksum};
 use crate::ids::FragmentAddr;
 
 fn at(offset: u64, len: u32) -> FragmentAddr {
@@ -24,18 +24,18 @@ fn map_page() -> MapPage {
     }
 }
 
-fn directory() -> Directory {
-    Directory {
-        page_bound: 1000,
-        map_pages: vec![
-            MapPageRef { number: 0, addr: at(8192, 50), crc: 0x0403_0201, has_free: true },
-            MapPageRef { number: 3, addr: at(9000, 60), crc: 0x0807_0605, has_free: false },
-        ],
-        recovery: Some((77, b"root".to_vec())),
-        tally_cut: -1,
-        tallies: vec![(1, -5), (0, i64::MAX)],
-        segments: vec![(0, 110), (9, u32::MAX)],
-    }
+fn changes() -> MapChanges {
+    let free = (9, Entry::Free { seq: 2 });
+    MapChanges { group: 300, pages: vec![(2, map_page().entries), (255, vec![free])] }
+}
+
+/// A payload with all of its entries.
+fn decode_changes(bytes: &[u8], crc: u32) -> Result<MapChanges, crate::DecodeError> {
+    let group = 300;
+    let listed = MapChanges::list(bytes, crc, group)?;
+    let pages =
+        listed.iter().map(|changed| Ok((changed.page, changed.decode()?))).collect::<Result<_, _>>()?;
+    Ok(MapChanges { group, pages })
 }
 
 #[test]
@@ -55,11 +55,13 @@ fn map_pages_read_back() {
 }
 
 #[test]
-fn directories_read_back() {
-    for directory in [Directory::default(), directory()] {
-        let bytes = directory.encode();
-        assert_eq!(Directory::decode(&bytes, checksum(&bytes)), Ok(directory));
+fn changes_read_back() {
+    for changes in [MapChanges { group: 300, pages: Vec::new() }, changes()] {
+        let bytes = changes.encode();
+        assert_eq!(decode_changes(&bytes, checksum(&bytes)), Ok(changes));
     }
+    let bytes = changes().encode();
+    assert!(MapChanges::list(&bytes, checksum(&bytes), 301).is_err(), "of another group");
 }
 
 #[test]
@@ -69,21 +71,18 @@ fn bytes_are_these() {
     let want = [3, 2, 0xff, 1, 0, 1, 1, 0x80, 0x40, 100, 7, 0, 0xac, 2];
     assert_eq!(page.encode(), want);
 
-    let want = [
-        0xe8, 7, 2, // bound, map pages
-        0, 1, 0x80, 0x40, 50, 1, 2, 3, 4, // 0
-        3, 0, 0xa8, 0x46, 60, 5, 6, 7, 8, // 3
-        1, 77, 0, 0, 0, 0, 0, 0, 0, 4, b'r', b'o', b'o', b't', // recovery
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // tally cut
-        2, 1, 9, 0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, // tallies
-        2, 0, 110, 9, 0xff, 0xff, 0xff, 0xff, 0xf, // segments
-    ];
-    assert_eq!(directory().encode(), want);
+    let want = [0xac, 2, 1, 255, 3, 9, 0, 2];
+    let mut changes = changes();
+    changes.pages.remove(0);
+    assert_eq!(changes.encode(), want);
 }
 
 /// Every cut and every changed bit, against the checksum on record and against one that fits: the
 /// first must be an error, the second must not panic and, for cuts, be an error too.
-fn damage<T>(bytes: &[u8], decode: impl Fn(&[u8], u32) -> Result<T, crate::DecodeError>) {
+pub(in crate::format) fn damage<T>(
+    bytes: &[u8],
+    decode: impl Fn(&[u8], u32) -> Result<T, crate::DecodeError>,
+) {
     let crc = checksum(bytes);
     for len in 0..bytes.len() {
         assert!(decode(&bytes[..len], crc).is_err(), "cut to {len} bytes");
@@ -103,7 +102,7 @@ fn damage<T>(bytes: &[u8], decode: impl Fn(&[u8], u32) -> Result<T, crate::Decod
 #[test]
 fn every_changed_bit_and_every_cut_is_an_error() {
     damage(&map_page().encode(), MapPage::decode);
-    damage(&directory().encode(), Directory::decode);
+    damage(&changes().encode(), decode_changes);
 }
 
 #[test]
@@ -122,16 +121,13 @@ fn sealed_nonsense_is_an_error() {
     for (name, bytes) in map_pages {
         assert!(MapPage::decode(bytes, checksum(bytes)).is_err(), "{name}");
     }
-    let directories: [(&str, &[u8]); 4] = [
-        (
-            "a map page twice",
-            &[0, 2, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        ),
-        ("a flag of two", &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        ("a segment twice", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0, 1]),
-        ("a segment past 32 bits", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x80, 0x80, 0x80, 0x80, 0x10, 1]),
+    let changes: [(&str, &[u8]); 4] = [
+        ("a map page twice", &[0xac, 2, 2, 4, 0, 4, 0]),
+        ("more map pages than bytes", &[0xac, 2, 0xff, 0xff, 3, 0]),
+        ("entries beyond the bytes", &[0xac, 2, 1, 4, 9, 1, 0, 1]),
+        ("entries that do not ascend", &[0xac, 2, 1, 4, 6, 5, 0, 1, 5, 0, 1]),
     ];
-    for (name, bytes) in directories {
-        assert!(Directory::decode(bytes, checksum(bytes)).is_err(), "{name}");
+    for (name, bytes) in changes {
+        assert!(decode_changes(bytes, checksum(bytes)).is_err(), "{name}");
     }
 }

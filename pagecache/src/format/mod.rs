@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod delta;
+pub(crate) mod directory;
 pub(crate) mod frame;
 pub(crate) mod map;
 pub(crate) mod record;

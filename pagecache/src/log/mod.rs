@@ -24,6 +24,7 @@ mod evidence;
 mod held;
 mod open;
 mod order;
+pub(crate) mod place;
 mod read;
 mod reservation;
 mod round;

@@ -13,7 +13,8 @@
 //!
 //! Segments are read and checked each from its own bytes, on several threads if the caller has them;
 //! what follows what is decided afterwards, in LSN order, so the outcome does not depend on how many.
-//! Nothing is written before [`Tail::rewrite`].
+//! The bytes are not kept: the caller makes of each segment's records what it needs. Nothing is written
+//! before [`Tail::rewrite`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,9 +24,9 @@ use rayon::{
     iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator},
 };
 
-use super::{Geometry, Position, evidence};
+use super::{Geometry, Position, evidence, place::TailReader};
 use crate::error::Failure;
-use crate::format::record::{Decoded, Kind, Seed, decode, decode_checked};
+use crate::format::record::{Decoded, HEADER_BYTES, Kind, Seed, decode, decode_checked};
 use crate::format::segment::{NoHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::ids::{Lsn, PageId, PageSeq};
 use crate::io::{FileId, Storage, SyncReason};
@@ -48,10 +49,18 @@ pub(crate) struct Tail {
 pub(crate) struct TailSegment {
     slot: u64,
     first: Lsn,
-    bytes: Vec<u8>,
-    /// Valid records lie in `begin..end` of `bytes`.
+    /// Valid records lie in `begin..end` of the segment.
     begin: usize,
     end: usize,
+    /// Of the header's block and the records.
+    crc: u32,
+}
+
+/// One segment of the tail while its bytes are there.
+pub(crate) struct SegmentRecords<'b> {
+    first: Lsn,
+    bytes: &'b [u8],
+    begin: usize,
 }
 
 /// A record that counts.
@@ -64,23 +73,31 @@ pub(crate) struct TailRecord<'t> {
     pub(crate) payload: &'t [u8],
 }
 
-/// Reads the tail that starts at `from`.
+impl TailRecord<'_> {
+    /// Where the payload begins.
+    pub(crate) fn payload_at(&self) -> Lsn {
+        self.lsn + HEADER_BYTES as Lsn
+    }
+}
+
+/// Reads the tail that starts at `from`, and returns what `digest` makes of each segment's records.
 ///
 /// `salts` holds (from LSN, salt) pairs; of two with one LSN the later counts. `recorded_stable` is
 /// a stable LSN that was published: the tail must reach it. With one thread all is read in order on
-/// the caller's own.
+/// the caller's own; with more, segments are digested that turn out to be no part of the tail.
 ///
 /// # Errors
 ///
 /// `Corrupt` if the tail ends below a position that was stable.
-pub(crate) fn scan(
+pub(crate) fn scan<T: Send>(
     disk: &dyn Storage,
     geometry: Geometry,
     from: Lsn,
     salts: &[(Lsn, u64)],
     recorded_stable: Lsn,
     threads: usize,
-) -> Result<Tail, Failure> {
+    digest: impl Fn(&SegmentRecords<'_>) -> T + Sync,
+) -> Result<(Tail, Vec<T>), Failure> {
     geometry.check()?;
     let directory = Directory::read(disk, geometry, salts)?;
     let mut tail = Tail {
@@ -92,36 +109,34 @@ pub(crate) fn scan(
         stable: recorded_stable,
         segments: Vec::new(),
     };
-    let mut ahead = directory.load_ahead(from, threads);
+    let mut digests = Vec::new();
+    let mut ahead = directory.load_ahead(from, threads, &digest);
     while let Some((first, slot)) = directory.next(tail.end, from) {
-        let loaded = ahead.remove(&first).unwrap_or_else(|| directory.load(first, slot, tail.end));
-        let (segment, stable) = loaded?;
+        let loaded = ahead.remove(&first).unwrap_or_else(|| directory.load(first, slot, tail.end, &digest));
+        let Loaded { segment, stable, digest } = loaded?;
         tail.stable = tail.stable.max(stable);
         let end = segment.end_lsn();
         if segment.begin == segment.end {
             break; // opened, and nothing in it reached the disk
         }
         tail.segments.push(segment);
+        digests.push(digest);
         tail.end = end;
     }
     evidence::check(&directory, &tail, recorded_stable)?;
-    Ok(tail)
+    Ok((tail, digests))
 }
 
 impl Tail {
-    /// Where it was read from.
-    pub(crate) fn from(&self) -> Lsn {
-        self.from
-    }
-
     /// Where the last record ends.
     pub(crate) fn end(&self) -> Lsn {
         self.end
     }
 
-    /// Every record, in LSN order.
-    pub(crate) fn records(&self) -> impl Iterator<Item = TailRecord<'_>> {
-        self.segments.iter().flat_map(TailSegment::records)
+    /// Reads bytes of the tail again.
+    pub(crate) fn reader(&self, disk: &Arc<dyn Storage>) -> TailReader {
+        let slots = self.segments.iter().map(|segment| (segment.first, segment.slot)).collect();
+        TailReader::new(disk.clone(), self.geometry.segment_bytes as u64, slots)
     }
 
     /// Where a log goes on after this tail.
@@ -143,14 +158,15 @@ impl Tail {
     pub(crate) fn rewrite(&self, disk: &dyn Storage) -> Result<(), Failure> {
         let block = self.geometry.block_bytes;
         let unproven = |segment: &&TailSegment| segment.end_lsn() > self.stable;
+        let mut bytes = Vec::new();
         for segment in self.segments.iter().filter(unproven) {
             let start = segment.slot * self.geometry.segment_bytes as u64;
+            segment.read_again(disk, start, block, &mut bytes)?;
             let proven = usize::try_from(self.stable - segment.first).unwrap_or(0);
-            let records = segment.begin.max(proven) / block * block..segment.end.next_multiple_of(block);
+            let records = segment.begin.max(proven) / block * block..bytes.len();
             for range in [0..block, records] {
                 let offset = start + range.start as u64;
-                let bytes = &segment.bytes[range];
-                disk.write_at(FileId::Log, offset, bytes)
+                disk.write_at(FileId::Log, offset, &bytes[range])
                     .map_err(|source| failed(disk, "rewriting the log's tail", offset, source))?;
             }
         }
@@ -175,14 +191,14 @@ impl Tail {
     }
 }
 
-impl TailSegment {
+impl SegmentRecords<'_> {
     /// The segment's records, in LSN order.
-    pub(crate) fn records(&self) -> impl Iterator<Item = TailRecord<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = TailRecord<'_>> {
         let mut at = self.begin;
         std::iter::from_fn(move || {
-            while at < self.end {
+            while at < self.bytes.len() {
                 let lsn = self.first + at as Lsn;
-                let decoded = decode_checked(&self.bytes[at..self.end])?;
+                let decoded = decode_checked(&self.bytes[at..])?;
                 at += decoded.bytes();
                 if let Decoded::Record { head, payload } = decoded {
                     return Some(TailRecord { lsn, kind: head.kind, pid: head.pid, seq: head.seq, payload });
@@ -191,14 +207,51 @@ impl TailSegment {
             None
         })
     }
+}
 
+impl TailSegment {
     fn end_lsn(&self) -> Lsn {
         self.first + self.end as Lsn
     }
+
+    /// Reads the segment up to the block in which its records end. What lies there must be what was
+    /// read before: it is about to be written.
+    fn read_again(
+        &self,
+        disk: &dyn Storage,
+        start: u64,
+        block: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        bytes.clear();
+        bytes.resize(self.end.next_multiple_of(block), 0);
+        let len = disk.len(FileId::Log).map_err(|source| failed(disk, "measuring the log", 0, source))?;
+        let held = len.saturating_sub(start).min(bytes.len() as u64) as usize;
+        disk.read_at(FileId::Log, start, &mut bytes[..held])
+            .map_err(|source| failed(disk, "reading the log again", start, source))?;
+        if sum_of(bytes, block, self.begin, self.end) == self.crc {
+            return Ok(());
+        }
+        let found = format!("the log from LSN {} reads differently a second time", self.first);
+        Err(Failure::Corrupt { found, path: disk.path(FileId::Log), offset: start })
+    }
 }
 
-/// A segment, and the largest stable LSN that its header and pads carry.
-type Loaded = Result<(TailSegment, Lsn), Failure>;
+/// The checksum of a segment's header block and records.
+fn sum_of(bytes: &[u8], block: usize, begin: usize, end: usize) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..block]);
+    hasher.update(&bytes[begin..end]);
+    hasher.finalize()
+}
+
+/// A segment that was read.
+struct Loaded<T> {
+    segment: TailSegment,
+    /// The largest stable LSN that its header and pads carry.
+    stable: Lsn,
+    digest: T,
+}
 
 /// What the log file holds: the slots by the segments that lie in them.
 pub(super) struct Directory<'s> {
@@ -282,7 +335,12 @@ impl<'s> Directory<'s> {
     ///
     /// The tail enters a segment at `from` or at its start, which is what [`Directory::load`] makes of
     /// `from` for each of them.
-    fn load_ahead(&self, from: Lsn, threads: usize) -> BTreeMap<Lsn, Loaded> {
+    fn load_ahead<T: Send>(
+        &self,
+        from: Lsn,
+        threads: usize,
+        digest: &(impl Fn(&SegmentRecords<'_>) -> T + Sync),
+    ) -> BTreeMap<Lsn, Result<Loaded<T>, Failure>> {
         let segment_bytes = self.geometry.segment_bytes as Lsn;
         let wanted: Vec<(Lsn, u64)> = self
             .segments()
@@ -296,12 +354,18 @@ impl<'s> Directory<'s> {
         let Ok(pool) = ThreadPoolBuilder::new().num_threads(threads.min(wanted.len())).build() else {
             return BTreeMap::new();
         };
-        let load = |&(first, slot): &(Lsn, u64)| (first, self.load(first, slot, from));
+        let load = |&(first, slot): &(Lsn, u64)| (first, self.load(first, slot, from, digest));
         pool.install(|| wanted.par_iter().with_max_len(1).map(load).collect())
     }
 
-    /// Loads a segment and finds the valid records in it, from `at` or from its start.
-    fn load(&self, first: Lsn, slot: u64, at: Lsn) -> Loaded {
+    /// Loads a segment, finds the valid records in it, from `at` or from its start, and digests them.
+    fn load<T>(
+        &self,
+        first: Lsn,
+        slot: u64,
+        at: Lsn,
+        digest: &impl Fn(&SegmentRecords<'_>) -> T,
+    ) -> Result<Loaded<T>, Failure> {
         let bytes = self.bytes(slot, self.geometry.segment_bytes)?;
         let block = self.geometry.block_bytes;
         let begin = usize::try_from(at - first).map_or(block, |begin| begin.max(block));
@@ -315,7 +379,10 @@ impl<'s> Directory<'s> {
             None => (begin, 0),
         };
         let header = self.segments.get(&first).map_or(0, |(_, header)| header.stable);
-        Ok((TailSegment { slot, first, bytes, begin, end }, marked.max(header)))
+        let crc = sum_of(&bytes, block, begin, end);
+        let digest = digest(&SegmentRecords { first, bytes: &bytes[..end], begin });
+        let segment = TailSegment { slot, first, begin, end, crc };
+        Ok(Loaded { segment, stable: marked.max(header), digest })
     }
 
     /// The slots of the file, the last of which may be cut short.

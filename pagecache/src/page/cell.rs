@@ -332,13 +332,29 @@ impl<P> Cell<P> {
         unsafe { word.as_ref() }
     }
 
-    /// Gives the cell its first words, before any other thread can see it.
-    pub(crate) fn restore(&self, head: Word<P>, durable: Option<Durable>) {
-        assert!(self.head.load(Ordering::Relaxed).is_null(), "a cell is restored once");
-        self.head.store(head.0, Ordering::Release);
+    /// Gives the cell its first words: where the page lies, and a head without a chain. One thread does
+    /// so, while others may look (SPAN-2).
+    pub(crate) fn restore(&self, durable: Option<Durable>, head: Word<P>) {
+        // Release: see `restore_as`.
+        self.restore_as(durable, head.0, Ordering::Release);
+    }
+
+    /// As [`Cell::restore`], with changes above what is durable.
+    pub(crate) fn restore_chain(&self, durable: Option<Durable>, top: Placed<Node<P>>) {
+        // Release: see `restore_as`.
+        self.restore_as(durable, Placed::into_raw(top), Ordering::Release);
+    }
+
+    /// `publish` is Release and pairs with the Acquire of `head`: who sees the head sees where the page
+    /// lies. The model shows that less will not do.
+    fn restore_as(&self, durable: Option<Durable>, head: *mut Node<P>, publish: Ordering) {
         if let Some(durable) = durable {
-            self.durable.store(Box::into_raw(Box::new(durable)), Ordering::Release);
+            // Relaxed: published with the head.
+            let before = self.durable.swap(Box::into_raw(Box::new(durable)), Ordering::Relaxed);
+            assert!(before.is_null(), "nobody claims or touches a page that was not restored");
         }
+        let before = self.head.swap(head, publish);
+        assert!(before.is_null(), "a cell is restored once");
     }
 
     /// Gives all that the cell owns to the epoch: readers may still hold references into it. The
@@ -374,6 +390,11 @@ pub(crate) struct Claim<'c, P> {
 }
 
 impl<P> Claim<'_, P> {
+    /// What the page's durable form is, and stays while this claim is held.
+    pub(crate) fn durable<'g>(&self, guard: &'g Guard) -> Option<&'g Durable> {
+        self.cell.durable(guard)
+    }
+
     /// Records what the page's durable form is from now on.
     pub(crate) fn set_durable(&self, durable: Durable, guard: &Guard) {
         let new = Box::into_raw(Box::new(durable));

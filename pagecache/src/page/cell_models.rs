@@ -10,12 +10,13 @@ use std::{
 
 use loom::thread;
 
-use super::{Cell, Head, Word};
+use super::{Cell, Durable, Form, Head, Word};
 use crate::{
     mem::{PageMemory, Placed},
     page::{
         chain::{Body, Draft, Node, Stamp},
         slot::{Slot, SlotState},
+        spans::Spans,
     },
     reclaim::pin,
     sync::{AtomicU64, Ordering},
@@ -48,7 +49,7 @@ fn base(value: u64, seq: u64) -> Placed<Node<Frag>> {
 /// An Allocated page with a base in it.
 fn page(value: u64) -> Cell<Frag> {
     let cell = Cell::default();
-    cell.restore(Word::allocated(0), None);
+    cell.restore(None, Word::allocated(0));
     assert!(cell.push(Word::allocated(0), base(value, 1)).is_ok(), "nobody else is there yet");
     cell
 }
@@ -132,7 +133,7 @@ fn loom_a_fold_beside_an_install_keeps_the_install() {
 
 fn publish_a_base(publish: Ordering) {
     let cell = Arc::new(Cell::default());
-    cell.restore(Word::allocated(0), None);
+    cell.restore(None, Word::allocated(0));
     let writer = {
         let cell = cell.clone();
         thread::spawn(move || assert!(cell.push_as(Word::allocated(0), base(7, 1), publish)))
@@ -210,5 +211,56 @@ fn commit_a_run(publish: Ordering) {
 fn loom_a_committed_run_names_its_first_record() {
     explore(|| commit_a_run(Ordering::Release));
     let weakened = catch_unwind(AssertUnwindSafe(|| explore(|| commit_a_run(Ordering::Relaxed))));
+    assert!(weakened.is_err(), "the model cannot see a missing Release");
+}
+
+/// A page is filled in while a reader looks: whoever sees that it is evicted finds where it lies.
+fn fill_a_cell(publish: Ordering) {
+    let cell: Arc<Cell<Frag>> = Arc::new(Cell::default());
+    let filler = {
+        let cell = cell.clone();
+        thread::spawn(move || {
+            let durable = Durable { seq: 7, form: Form::Free };
+            cell.restore_as(Some(durable), Word::evicted(7).0, publish);
+        })
+    };
+    let guard = pin();
+    if let Head::Evicted(seq) = cell.head(&guard).1 {
+        let durable = cell.durable(&guard).expect("an evicted page lies somewhere");
+        assert_eq!(durable.seq, seq);
+    }
+    filler.join().expect("the filler");
+}
+
+#[test]
+fn loom_a_page_that_shows_says_where_it_lies() {
+    explore(|| fill_a_cell(Ordering::Release));
+    let weakened = catch_unwind(AssertUnwindSafe(|| explore(|| fill_a_cell(Ordering::Relaxed))));
+    assert!(weakened.is_err(), "the model cannot see a missing Release");
+}
+
+/// A span is filled and marked while somebody looks at the mark: it stands for every cell of the span.
+fn mark_a_span(publish: Ordering) {
+    let cells = Arc::new([Cell::default(), Cell::default()]);
+    let spans = Arc::new(Spans::new(2));
+    let filler = {
+        let (cells, spans) = (cells.clone(), spans.clone());
+        thread::spawn(move || {
+            cells.iter().for_each(|cell: &Cell<Frag>| cell.restore(None, Word::free(3)));
+            spans.mark_as(0, publish);
+        })
+    };
+    if spans.is_filled(1) {
+        let guard = pin();
+        let is_free = |cell: &Cell<Frag>| matches!(cell.head(&guard).1, Head::Free(3));
+        assert!(cells.iter().all(is_free), "a page of a filled span passes for one that never was");
+    }
+    filler.join().expect("the filler");
+}
+
+#[test]
+fn loom_the_mark_of_a_span_stands_for_all_of_its_cells() {
+    explore(|| mark_a_span(Ordering::Release));
+    let weakened = catch_unwind(AssertUnwindSafe(|| explore(|| mark_a_span(Ordering::Relaxed))));
     assert!(weakened.is_err(), "the model cannot see a missing Release");
 }

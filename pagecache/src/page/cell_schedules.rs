@@ -59,7 +59,7 @@ fn new() -> Page {
     let memory = PageMemory::new();
     // For a claim to be kept between steps; a few bytes for each order.
     let cell: &'static Cell<u64> = Box::leak(Box::default());
-    cell.restore(Word::allocated(0), Some(durable(1)));
+    cell.restore(Some(durable(1)), Word::allocated(0));
     assert!(cell.replace(Word::allocated(0), base(&memory, 2, 12), &pin()).is_ok());
     Page {
         memory,

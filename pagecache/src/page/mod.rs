@@ -7,4 +7,5 @@ pub(crate) mod cell;
 pub(crate) mod chain;
 pub(crate) mod pages;
 pub(crate) mod slot;
+pub(crate) mod spans;
 pub(crate) mod table;

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use crate::{
     error::Failure,
-    ids::{PAGE_ID_LIMIT, PageId, PageSeq},
+    ids::{PAGE_ID_LIMIT, PageId},
     page::{
-        cell::{Cell, DirtyBits, Durable, Form, Head, Word},
+        cell::{Cell, DirtyBits, Head, Word},
+        spans::Spans,
         table::Table,
     },
     reclaim::{Guard, pin},
@@ -29,6 +30,8 @@ pub(crate) struct Pages<P: Send + Sync + 'static> {
     cells: Table<Cell<P>>,
     dirty: Table<DirtyBits>,
     bound: AtomicUsize,
+    /// Which of the pages that the store was opened with have their cells.
+    pub(crate) spans: Spans,
     /// Owned by deferred work too, which may outlive the store.
     free: Arc<Mutex<Vec<PageId>>>,
     reuses_at_once: AtomicBool,
@@ -40,6 +43,7 @@ impl<P: Send + Sync + 'static> Pages<P> {
             cells: Table::new(),
             dirty: Table::new(),
             bound: AtomicUsize::new(0),
+            spans: Spans::default(),
             free: Arc::new(Mutex::new(Vec::new())),
             reuses_at_once: AtomicBool::new(false),
         }
@@ -98,9 +102,9 @@ impl<P: Send + Sync + 'static> Pages<P> {
         self.reuses_at_once.store(true, Ordering::Relaxed);
     }
 
-    /// Recovery: an id that is free, and that nobody knows of yet.
-    pub(crate) fn restore_given_back(&self, pid: PageId) {
-        self.free.lock().push(pid);
+    /// Recovery: ids that are free, and that nobody knows of yet.
+    pub(crate) fn restore_given_back(&self, pids: &[PageId]) {
+        self.free.lock().extend_from_slice(pids);
     }
 
     /// How many ids wait to be used again.
@@ -137,36 +141,31 @@ impl<P: Send + Sync + 'static> Pages<P> {
         }
     }
 
-    /// Recovery: ids below `bound` exist from now on; those not restored are Free with number 0.
-    pub(crate) fn restore_bound(&self, bound: PageId) -> Result<(), Failure> {
-        for pid in 0..bound {
-            self.cells.get_or_grow(pid)?;
-            if pid % PAGES_PER_WORD == 0 {
-                self.dirty.get_or_grow(pid / PAGES_PER_WORD)?;
-            }
-        }
+    /// Recovery: ids below `bound` exist from now on, and their cells are to be filled span by span.
+    pub(crate) fn restore_bound(&mut self, bound: PageId) -> Result<(), Failure> {
+        self.cells.grow(bound)?;
+        self.dirty.grow(bound.div_ceil(PAGES_PER_WORD))?;
+        self.spans = Spans::new(bound);
         self.bound.store(bound, Ordering::Release);
         Ok(())
-    }
-
-    /// Recovery: a page with a durable form.
-    pub(crate) fn restore_present(&self, pid: PageId, durable: Durable) {
-        let cell = self.cell(pid).expect("restored ids are below the bound");
-        cell.restore(Word::evicted(durable.seq), Some(durable));
-    }
-
-    /// Recovery: a page that is free.
-    pub(crate) fn restore_free(&self, pid: PageId, seq: PageSeq) {
-        let durable = (seq > 0).then_some(Durable { seq, form: Form::Free });
-        self.cell(pid).expect("restored ids are below the bound").restore(Word::free(seq), durable);
     }
 }
 
 impl<P: Send + Sync + 'static> Drop for Pages<P> {
     fn drop(&mut self) {
         let guard = pin();
-        for (_, cells) in self.cells.chunks() {
-            cells.iter().for_each(|cell| cell.retire_all(&guard));
+        for (first, cells) in self.cells.chunks() {
+            // Cells that nobody filled own nothing, and most of them are memory that was never touched.
+            let mut pid = first;
+            while let Some(cell) = cells.get(pid - first) {
+                match self.spans.skip(pid) {
+                    Some(next) => pid = next,
+                    None => {
+                        cell.retire_all(&guard);
+                        pid += 1;
+                    }
+                }
+            }
         }
     }
 }

@@ -96,6 +96,19 @@ impl<T: ZeroInit> Table<T> {
         Ok(self.get(pid).expect("the chunk was installed"))
     }
 
+    /// Brings in every chunk that ids below `bound` lie in, without touching a cell.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::get_or_grow`].
+    pub(crate) fn grow(&self, bound: PageId) -> Result<(), Failure> {
+        let Some(last) = bound.checked_sub(1) else { return Ok(()) };
+        for chunk in 0..=place(last.min(IDS)).0 {
+            self.get_or_grow(first_id(chunk))?;
+        }
+        self.get_or_grow(last).map(|_| ())
+    }
+
     /// One more than the largest id the table grew to.
     pub(crate) fn bound(&self) -> PageId {
         self.bound.load(Ordering::Relaxed)

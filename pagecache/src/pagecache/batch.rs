@@ -126,7 +126,7 @@ where
         key: &PagePtr<'g, P>,
         guard: &'g Guard,
     ) -> Result<(), Option<PagePtr<'g, P>>> {
-        match self.aim(pid, key, guard) {
+        match self.aim(pid, key, guard)? {
             Aim::At(target) => {
                 let seq = target.seq - 1;
                 if target.cell.set(target.word, crate::page::cell::Word::free(seq), guard) {
@@ -206,7 +206,7 @@ where
     ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
         let pc = self.pc;
         let cache = &pc.shared.cache;
-        let target = match pc.aim(pid, key, guard) {
+        let target = match pc.aim(pid, key, guard)? {
             Aim::At(target) => target,
             Aim::Stale(now) => return Err(Error::CasFailed(Some(now))),
             Aim::Gone => return Err(Error::CasFailed(None)),
@@ -318,6 +318,7 @@ where
             offset: 0,
         };
         let cell = cache.pages.cell(value.pid).ok_or_else(lost)?;
+        cache.load(value.pid)?;
         loop {
             let durable = cell.durable(guard);
             if !durable.is_some_and(|durable| durable.seq == value.seq && durable.value().is_some()) {

@@ -83,16 +83,25 @@ where
     R: Send + Sync + 'static,
 {
     /// Compares the page with the key.
-    pub(crate) fn aim<'g>(&self, pid: PageId, key: &PagePtr<'g, P>, guard: &'g Guard) -> Aim<'g, '_, P> {
-        let Some(cell) = self.shared.cache.pages.cell(pid) else { return Aim::Gone };
-        let (word, head) = cell.head(guard);
+    pub(crate) fn aim<'g>(
+        &self,
+        pid: PageId,
+        key: &PagePtr<'g, P>,
+        guard: &'g Guard,
+    ) -> Result<Aim<'g, '_, P>, Failure> {
+        let Some(cell) = self.shared.cache.pages.cell(pid) else { return Ok(Aim::Gone) };
+        let (mut word, mut head) = cell.head(guard);
+        if matches!(head, Head::Unallocated) {
+            self.shared.cache.load(pid)?;
+            (word, head) = cell.head(guard);
+        }
         let seq = match head {
-            Head::Unallocated | Head::Free(_) => return Aim::Gone,
-            Head::Evicted(_) if is_value(cell, guard) => return Aim::Gone,
+            Head::Unallocated | Head::Free(_) => return Ok(Aim::Gone),
+            Head::Evicted(_) if is_value(cell, guard) => return Ok(Aim::Gone),
             Head::Allocated(seq) | Head::Evicted(seq) => seq,
             Head::Chain(top) => {
                 if is_freed(top) || (top.ground().is_none() && is_value(cell, guard)) {
-                    return Aim::Gone;
+                    return Ok(Aim::Gone);
                 }
                 top.seq
             }
@@ -101,11 +110,11 @@ where
             Key::Allocated => word.is_allocated(),
             Key::Word(expected) => expected == word,
         };
-        if matches {
+        Ok(if matches {
             Aim::At(Target { cell, word, head, seq: seq + 1 })
         } else {
             Aim::Stale(ptr_of(word, head))
-        }
+        })
     }
 
     /// Changes the page by one record of its own.
@@ -118,7 +127,7 @@ where
     ) -> Result<Outcome<'g, P>, Failure> {
         let shared = &*self.shared;
         shared.cache.poison.check()?;
-        let target = match self.aim(pid, key, guard) {
+        let target = match self.aim(pid, key, guard)? {
             Aim::At(target) => target,
             Aim::Stale(now) => return Ok(Outcome::Stale(now)),
             Aim::Gone => return Ok(Outcome::Gone),

@@ -189,7 +189,7 @@ where
     /// [`Error::Unsupported`] when no page id is left; [`Error::Io`] if the store takes no writes.
     pub fn allocate(&self, guard: &Guard) -> Result<PageId, ()> {
         self.shared.cache.poison.check()?;
-        Ok(self.shared.cache.pages.allocate(guard)?)
+        Ok(self.shared.cache.allocate(guard)?)
     }
 
     /// Adds a change to a page; returns the page's new key. On a page that holds nothing yet it is

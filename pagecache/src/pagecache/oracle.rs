@@ -33,6 +33,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         match left {
             Left::Closed(was) => was.expect(&self.facts()?)?,
             Left::Running(floor) => {
+                self.cache.load_all()?;
                 let guard = pin();
                 let seq_of = |pid| newest_seq(&self.cache, pid, Lsn::MAX, &guard).unwrap_or(0);
                 floor.expect(self.log.next_lsn(), self.cache.pages.bound(), seq_of)?;
@@ -126,6 +127,7 @@ fn facts_of<M: Materializer>(cache: &Cache<M>) -> Result<Facts, Failure> {
     let bound = cache.pages.bound();
     let mut pages = BTreeMap::new();
     for pid in 0..bound {
+        cache.load(pid)?;
         let guard = pin();
         if let Some(fact) = value_fact(cache, pid, &guard) {
             pages.insert(pid, fact);
@@ -163,7 +165,7 @@ fn value_fact<M: Materializer>(cache: &Cache<M>, pid: PageId, guard: &Guard) -> 
 }
 
 /// The number of a committed change of the page below `below`, the newest that is known one by one;
-/// `None` if none is.
+/// `None` if none is, or the page's cell was not filled yet: the page is then as the open found it.
 fn newest_seq<M: Materializer>(cache: &Cache<M>, pid: PageId, below: Lsn, guard: &Guard) -> Option<PageSeq> {
     match cache.pages.cell(pid)?.head(guard).1 {
         Head::Unallocated | Head::Allocated(_) => None,

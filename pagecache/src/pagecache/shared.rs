@@ -69,7 +69,8 @@ pub(crate) struct Shared<M: Materializer> {
 pub struct Stats {
     /// Pages ever allocated.
     pub pages: usize,
-    /// Page ids that wait to be used again.
+    /// Page ids that wait to be used again. Of parts of the page table that were not read since the store
+    /// was opened, what the last checkpoint says.
     pub free_pages: usize,
     /// Bytes of pages in memory.
     pub resident_bytes: usize,
@@ -309,7 +310,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         let store = self.cache.store.stats();
         Stats {
             pages: pages.bound(),
-            free_pages: pages.free_count(),
+            free_pages: pages.free_count() + self.cache.maps.hidden_free(),
             resident_bytes: self.cache.resident_bytes(),
             page_memory_bytes: memory.in_use_bytes,
             page_memory_reserved_bytes: memory.reserved_bytes,

@@ -66,7 +66,8 @@ impl Root {
         }
         let geometry = newest.geometry;
         let (from, threads) = (newest.replay_from, scan_threads(config));
-        let tail = tail::scan(&**storage, sizes(&geometry), from, &newest.salts, newest.stable, threads)?;
+        let (salts, stable) = (&newest.salts, newest.stable);
+        let (tail, _) = tail::scan(&**storage, sizes(&geometry), from, salts, stable, threads, |_| ())?;
         if newest.clean && tail.end() != newest.stable {
             let (end, closed) = (tail.end(), newest.stable);
             return corrupt(format!("records end at LSN {end} and the log was closed at {closed}"));

@@ -54,17 +54,21 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the file for writing; `live` are the frames that the newest superblock leads to.
+    /// Opens the file for writing; `live` says how many live bytes lie in which segment, but for the
+    /// directory's frame.
     ///
     /// # Errors
     ///
-    /// [`Failure::Corrupt`] naming an address where no frame can lie.
+    /// [`Failure::Corrupt`] if that cannot be.
     pub(crate) fn new(
         file: PagesFile,
-        live: impl IntoIterator<Item = FragmentAddr>,
+        live: &[(u32, u32)],
+        directory: Option<FragmentAddr>,
         cleaning: bool,
     ) -> Result<Store, Failure> {
-        let segments = Arc::new(Segments::rebuild(file.layout(), file.path(), 0, live, file.len()?)?);
+        let segments = Segments::rebuild_counted(file.layout(), file.path(), 0, live, file.len()?)?;
+        directory.map_or(Ok(()), |addr| segments.retain(addr))?;
+        let segments = Arc::new(segments);
         let writer = FrameWriter::new(file.clone(), segments.clone())?;
         Ok(Store { file, segments, writer, cleaning, tight: AtomicBool::new(false) })
     }
@@ -99,6 +103,16 @@ impl Store {
     /// Releases what the checkpoint of `mark` itself supersedes.
     pub(crate) fn release_under(&self, addr: FragmentAddr, mark: Mark) {
         self.segments.release_under(addr, mark);
+    }
+
+    /// Counts what nothing names yet as live.
+    pub(crate) fn retain_unnamed(&self, addr: FragmentAddr) -> Result<(), Failure> {
+        self.segments.retain_unnamed(addr)
+    }
+
+    /// Says that the list of map changes names a frame from now on.
+    pub(crate) fn name(&self, addr: FragmentAddr) {
+        self.segments.name(addr);
     }
 
     /// Releases what was never named by a superblock, a map entry or a record that counts.

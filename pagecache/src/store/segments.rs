@@ -64,6 +64,7 @@ impl Segments {
     /// # Errors
     ///
     /// [`Failure::Corrupt`] naming an address where no frame can lie, or past the file's end.
+    #[cfg(test)]
     pub(crate) fn rebuild(
         layout: Layout,
         path: PathBuf,
@@ -94,14 +95,16 @@ impl Segments {
         let len = layout.segments_in(file_bytes);
         let table = Table::reopened(len);
         let segments = Segments { layout, path, reserve, table: Mutex::new(table) };
+        let mut table = segments.table.lock();
         for (segment, live_bytes) in counts {
             let live_bytes = u64::from(*live_bytes);
             if *segment >= len || live_bytes > layout.segment_bytes() {
                 let found = format!("segment {segment} cannot hold the {live_bytes} live bytes on record");
                 return Err(segments.corrupt(layout.segment_start(*segment), &found));
             }
-            segments.table.lock().retain(*segment, live_bytes);
+            table.retain(*segment, live_bytes);
         }
+        drop(table);
         Ok(segments)
     }
 
@@ -149,7 +152,32 @@ impl Segments {
     /// Counts a frame as gone that no superblock or valid record has ever referred to: it need not wait
     /// for a checkpoint.
     pub(crate) fn release_unnamed(&self, addr: FragmentAddr) {
+        self.name(addr);
         self.release_at(&mut self.table.lock(), addr, 0);
+    }
+
+    /// As [`Segments::retain`], for a frame that nothing names yet: [`Segments::name`] or
+    /// [`Segments::release_unnamed`] follows.
+    pub(crate) fn retain_unnamed(&self, addr: FragmentAddr) -> Result<(), Failure> {
+        let mut table = self.table.lock();
+        for segment in self.known(&table, addr)? {
+            let bytes = self.layout.bytes_in(addr, segment);
+            table.retain(segment, bytes);
+            table.at(segment).unnamed_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// A page is named by the list of map changes from now on that lies in the frame; the list's lock is
+    /// held.
+    pub(crate) fn name(&self, addr: FragmentAddr) {
+        let mut table = self.table.lock();
+        let Ok(touched) = self.known(&table, addr) else { return };
+        for segment in touched {
+            let bytes = self.layout.bytes_in(addr, segment);
+            let found = table.at(segment);
+            found.unnamed_bytes = found.unnamed_bytes.saturating_sub(bytes);
+        }
     }
 
     fn release_at(&self, table: &mut Table, addr: FragmentAddr, released: u64) {
@@ -194,13 +222,15 @@ impl Segments {
         Ok(Pin { segments: self.clone(), touched, addr })
     }
 
-    /// Segments with live bytes, ascending, and how many: what a directory lists. Call it under the
-    /// lock that orders map changes, or the counts belong to no prefix.
+    /// Segments with live bytes that are named, ascending, and how many: what a directory lists. Call it
+    /// under the lock that orders map changes, or the counts belong to no prefix.
     pub(crate) fn live_table(&self) -> Vec<(u32, u32)> {
         let table = self.table.lock();
-        let listed = table.list.iter().zip(0..).filter(|(segment, _)| segment.live_bytes > 0);
+        let named = |segment: &Segment| segment.live_bytes.saturating_sub(segment.unnamed_bytes);
+        let listed = table.list.iter().zip(0..).map(|(segment, number)| (number, named(segment)));
         listed
-            .map(|(segment, number)| (number, u32::try_from(segment.live_bytes).unwrap_or(u32::MAX)))
+            .filter(|(_, bytes)| *bytes > 0)
+            .map(|(number, bytes)| (number, u32::try_from(bytes).unwrap_or(u32::MAX)))
             .collect()
     }
 

@@ -30,6 +30,8 @@ pub(super) enum State {
 pub(super) struct Segment {
     pub(super) state: State,
     pub(super) live_bytes: u64,
+    /// Those of them that no page is yet, and that an open after a crash must not count.
+    pub(super) unnamed_bytes: u64,
     /// The latest checkpoint that may still refer to bytes released here, plus one.
     pub(super) released: u64,
     pub(super) holds: u32,
@@ -47,6 +49,7 @@ impl Segment {
         Segment {
             state,
             live_bytes: 0,
+            unnamed_bytes: 0,
             released: 0,
             holds: 0,
             readers: 0,

@@ -84,8 +84,11 @@ fn frames(pages: &[u8], found: &mut Vec<Found>) {
             let payload = &segment[at + FRAME_HEADER_BYTES..];
             let what = match segment[at + 14] {
                 1 => "image",
+                2 => "delta-page",
                 3 => "map page",
                 4 => "directory",
+                6 => "map index",
+                7 => "map changes",
                 _ => "something else",
             };
             found.push(Found { what: what.to_owned(), witness: None });

@@ -3,12 +3,11 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Model, Random, append, contents};
+use super::{Model, Random, append, contents, read as read_tail};
 use crate::error::{Failure, Poison};
 use crate::ids::Lsn;
 use crate::io::sim::{Case, Effort, Explored, FaultPlan, Found, SimDisk, Trace, explore};
 use crate::io::{Storage, SyncReason};
-use crate::log::tail::scan;
 use crate::log::{Geometry, Host, Log, Position};
 use crate::sync::Mutex;
 
@@ -62,7 +61,7 @@ fn run(seed: u64, faults: FaultPlan) -> Run {
     // The process dies; what it had handed over is read back, made durable and built upon.
     let from = GEOMETRY.first_lsn();
     let salts = host.salts.lock().clone();
-    let tail = scan(disk.as_ref(), GEOMETRY, from, &salts, from, 1).unwrap();
+    let tail = read_tail(disk.as_ref(), GEOMETRY, from, &salts, from, 1).unwrap();
     tail.rewrite(disk.as_ref()).unwrap();
     disk.mark("stable", tail.end().cast_unsigned());
     let mut both = contents(&tail);
@@ -102,7 +101,8 @@ impl Run {
         let stable = marked("stable").map_or(from, u64::cast_signed);
         let epochs = marked("epochs").map_or(0, |count| count as usize);
         let salts = &self.salts[..epochs];
-        let read = || scan(disk, GEOMETRY, from, salts, stable, 1).map_err(|failure| failure.to_string());
+        let read =
+            || read_tail(disk, GEOMETRY, from, salts, stable, 1).map_err(|failure| failure.to_string());
         let tail = read()?;
         let got = contents(&tail);
         let (model, kept) = if epochs < 2 { (&self.first, 0) } else { (&self.both, self.kept) };

@@ -8,14 +8,16 @@ mod faults;
 mod reopen;
 mod space;
 
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use self::disk::Disk;
-use super::tail::{Tail, scan};
+use super::tail::{SegmentRecords, Tail, TailRecord, scan};
 use super::{Geometry, Host, Log, Position};
 use crate::error::{Failure, Poison};
-use crate::format::record::{Kind, RecordHead};
-use crate::ids::Lsn;
+use crate::format::record::{HEADER_BYTES, Kind, RecordHead};
+use crate::ids::{Lsn, PageId, PageSeq};
+use crate::io::Storage;
 use crate::sync::Mutex;
 
 const SMALL: Geometry = Geometry {
@@ -28,6 +30,55 @@ const SMALL: Geometry = Geometry {
 
 /// Records by LSN, as they were written.
 type Model = Vec<(Lsn, Vec<u8>)>;
+
+/// A record that a scan found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    lsn: Lsn,
+    kind: Kind,
+    pid: PageId,
+    seq: PageSeq,
+    payload: Vec<u8>,
+}
+
+/// A tail, and what it holds.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    tail: Tail,
+    records: Vec<Record>,
+}
+
+impl Read {
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
+    }
+}
+
+impl Deref for Read {
+    type Target = Tail;
+
+    fn deref(&self) -> &Tail {
+        &self.tail
+    }
+}
+
+/// Scans a disk and keeps every record.
+fn read(
+    disk: &dyn Storage,
+    geometry: Geometry,
+    from: Lsn,
+    salts: &[(Lsn, u64)],
+    recorded_stable: Lsn,
+    threads: usize,
+) -> Result<Read, Failure> {
+    let record = |r: TailRecord<'_>| {
+        assert_eq!(r.payload_at(), r.lsn + HEADER_BYTES as Lsn);
+        Record { lsn: r.lsn, kind: r.kind, pid: r.pid, seq: r.seq, payload: r.payload.to_vec() }
+    };
+    let digest = |records: &SegmentRecords<'_>| records.iter().map(record).collect::<Vec<_>>();
+    let (tail, records) = scan(disk, geometry, from, salts, recorded_stable, threads, digest)?;
+    Ok(Read { tail, records: records.concat() })
+}
 
 /// What the checkpoint would do: keeps the salts, counts, releases when asked.
 struct TestHost {
@@ -105,19 +156,19 @@ impl Rig {
         self.host.salts.lock().clone()
     }
 
-    fn scan(&self, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
+    fn scan(&self, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
         self.scan_disk(self.disk.as_ref(), from, recorded_stable)
     }
 
     /// Scans another image of this rig's file.
-    fn scan_image(&self, image: Vec<u8>, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
+    fn scan_image(&self, image: Vec<u8>, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
         self.scan_disk(&Disk::with(image), from, recorded_stable)
     }
 
     /// Every scan of every test is made with several threads too, and must not differ.
-    fn scan_disk(&self, disk: &Disk, from: Lsn, recorded_stable: Lsn) -> Result<Tail, Failure> {
+    fn scan_disk(&self, disk: &Disk, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
         let [tail, shared] =
-            [1, 3].map(|threads| scan(disk, self.geometry, from, &self.salts(), recorded_stable, threads));
+            [1, 3].map(|threads| read(disk, self.geometry, from, &self.salts(), recorded_stable, threads));
         match (&tail, &shared) {
             (Ok(alone), Ok(shared)) => assert_eq!(alone, shared),
             (Err(alone), Err(shared)) => assert_eq!(alone.to_string(), shared.to_string()),
@@ -151,8 +202,8 @@ fn append(log: &Log, pid: usize, payload: &[u8]) -> Result<Lsn, Failure> {
 }
 
 /// LSN and payload of every record.
-fn contents(tail: &Tail) -> Model {
-    tail.records().map(|record| (record.lsn, record.payload.to_vec())).collect()
+fn contents(tail: &Read) -> Model {
+    tail.records().map(|record| (record.lsn, record.payload.clone())).collect()
 }
 
 /// A small generator of random numbers; the seed is printed by whoever fails.

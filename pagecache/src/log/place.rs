@@ -1,0 +1,55 @@
+//! Reading bytes of a tail again, by their positions, after it was scanned.
+//!
+//! A place is good until the log is released beyond it.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    error::Failure,
+    ids::Lsn,
+    io::{FileId, Storage},
+};
+
+/// Where the segments of a tail lie.
+pub(crate) struct TailReader {
+    disk: Arc<dyn Storage>,
+    segment_bytes: u64,
+    /// By first LSN, ascending.
+    slots: Vec<(Lsn, u64)>,
+}
+
+impl fmt::Debug for TailReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TailReader").field("segments", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl TailReader {
+    pub(super) fn new(disk: Arc<dyn Storage>, segment_bytes: u64, slots: Vec<(Lsn, u64)>) -> TailReader {
+        TailReader { disk, segment_bytes, slots }
+    }
+
+    /// The file offset of a position of the tail; `None` for another.
+    fn offset(&self, at: Lsn) -> Option<u64> {
+        let next = self.slots.partition_point(|(first, _)| *first <= at);
+        let (first, slot) = self.slots[..next].last()?;
+        let within = (at - first).unsigned_abs();
+        (within < self.segment_bytes).then(|| slot * self.segment_bytes + within)
+    }
+
+    /// Fills `out` with the bytes from `at` on, all of one segment.
+    pub(crate) fn read(&self, at: Lsn, out: &mut [u8]) -> Result<(), Failure> {
+        let Some(offset) = self.offset(at) else {
+            return Err(self.corrupt(at, format!("position {at} is not in the log's tail")));
+        };
+        self.disk
+            .read_at(FileId::Log, offset, out)
+            .map_err(|e| Failure::from_io("reading the log", self.disk.path(FileId::Log), offset, 0, e))
+    }
+
+    /// Damage at a position of the tail.
+    pub(crate) fn corrupt(&self, at: Lsn, found: String) -> Failure {
+        let offset = self.offset(at).unwrap_or(0);
+        Failure::Corrupt { found, path: self.disk.path(FileId::Log), offset }
+    }
+}

@@ -1,0 +1,219 @@
+//! The page table is read as it is asked for: what an open leaves unread is neither lost nor believed.
+
+use std::sync::Arc;
+
+use pagecache::{
+    Config, ConfigBuilder, Error, Materializer, PageCache, PageGet, PageId, PagePtr,
+    io::{
+        FileId,
+        sim::{Chooser, SimClock, SimDisk, SimSpawner},
+    },
+    pin,
+};
+
+const BLOCK_BYTES: usize = 512;
+const STORE_SEGMENT_BYTES: usize = 16 << 10;
+/// Pages that a map page covers.
+const SPAN: usize = 256;
+
+/// Pages are strings; changes are appended to them.
+struct Strings;
+
+impl Materializer for Strings {
+    type PageFrag = String;
+    type Recovery = ();
+
+    fn new(_: Config, _: &Option<()>) -> Strings {
+        Strings
+    }
+
+    fn merge(&self, frags: &[&String]) -> String {
+        frags.iter().map(|frag| frag.as_str()).collect()
+    }
+
+    fn recover(&self, _: &String) -> Option<()> {
+        None
+    }
+
+    fn size_in_bytes(&self, frag: &String) -> usize {
+        frag.len()
+    }
+}
+
+type Pages = PageCache<Strings, String, ()>;
+
+fn open(disk: &Arc<SimDisk>) -> Pages {
+    let clock = Arc::new(SimClock::new());
+    let config = ConfigBuilder::new()
+        .storage(disk.clone())
+        .spawner(Arc::new(SimSpawner::new(clock.clone())))
+        .clock(clock)
+        .salt_seed(1)
+        .block_bytes(BLOCK_BYTES)
+        .log_segment_bytes(16 << 10)
+        .log_capacity(4 << 20)
+        .checkpoint_every_bytes(2 << 20)
+        .store_segment_bytes(STORE_SEGMENT_BYTES)
+        .build();
+    Pages::start(config).unwrap_or_else(|e| panic!("the store opens: {e}"))
+}
+
+/// A store with this many pages, each of which says its number.
+fn filled(disk: &Arc<SimDisk>, count: usize) -> Pages {
+    let pages = open(disk);
+    for pid in 0..count {
+        let guard = pin();
+        assert_eq!(pages.allocate(&guard).unwrap(), pid);
+        pages.replace(pid, PagePtr::allocated(), format!("{pid}."), &guard).unwrap();
+    }
+    pages
+}
+
+fn append(pages: &Pages, pid: PageId, text: &str) {
+    let guard = pin();
+    let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+    pages.link(pid, key, text.to_owned(), &guard).unwrap();
+}
+
+fn free(pages: &Pages, pid: PageId) {
+    let guard = pin();
+    let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+    pages.free(pid, key, &guard).unwrap();
+}
+
+/// What the page says, `None` if it is free.
+fn text(pages: &Pages, pid: PageId) -> Result<Option<String>, String> {
+    let guard = pin();
+    match pages.get(pid, &guard) {
+        Ok(PageGet::Materialized(text, _)) => Ok(Some(text.clone())),
+        Ok(PageGet::Free(_)) => Ok(None),
+        Ok(_) => Err("it passes for one that never was".to_owned()),
+        Err(error @ Error::Corruption { .. }) => Err(error.to_string()),
+        Err(error) => panic!("page {pid}: {error}"),
+    }
+}
+
+/// Where the map page of that number lies.
+fn map_page_at(disk: &SimDisk, number: u8) -> u64 {
+    let bytes = disk.contents(FileId::Pages).expect("the file is there");
+    let mut found = None;
+    for (segment, frames) in bytes[2 * BLOCK_BYTES..].chunks(STORE_SEGMENT_BYTES).enumerate() {
+        let mut at = 0;
+        while at + 24 <= frames.len() {
+            let len = u32::from_le_bytes(frames[at + 4..at + 8].try_into().expect("four bytes"));
+            match (frames[at + 14], len) {
+                (0, _) | (_, 0) => at = (at + 1).next_multiple_of(BLOCK_BYTES),
+                (kind, len) => {
+                    if kind == 3 && frames[at + 8] == number {
+                        found = Some(2 * BLOCK_BYTES + segment * STORE_SEGMENT_BYTES + at);
+                    }
+                    at += 24 + len as usize;
+                }
+            }
+        }
+    }
+    found.expect("a closed store has the map page") as u64
+}
+
+#[test]
+fn a_damaged_map_page_takes_its_own_pages_and_no_others() {
+    let disk = Arc::new(SimDisk::untraced());
+    filled(&disk, 3 * SPAN + 10).close().unwrap();
+    let at = map_page_at(&disk, 1) + 40;
+    let byte = disk.contents(FileId::Pages).expect("the file is there")[at as usize];
+    disk.damage(FileId::Pages, at, &[byte ^ 4]).unwrap();
+    for open_again in 0..3 {
+        let pages = open(&disk);
+        for pid in 0..3 * SPAN + 10 {
+            let found = text(&pages, pid);
+            if (SPAN..2 * SPAN).contains(&pid) {
+                let error = found.expect_err("its entry is damaged");
+                assert!(error.contains("pages") && error.contains("byte"), "{error}");
+            } else {
+                let want =
+                    if pid == 0 { "0.".to_owned() + &"x".repeat(open_again) } else { format!("{pid}.") };
+                assert_eq!(found, Ok(Some(want)), "{pid}");
+            }
+        }
+        // The store goes on, and what is damaged stays where it is.
+        append(&pages, 0, "x");
+        let guard = pin();
+        let new = pages.allocate(&guard).unwrap();
+        assert!(new >= 3 * SPAN + 10, "{new}");
+        pages.checkpoint().unwrap();
+        pages.close().unwrap();
+    }
+}
+
+/// Ids that were free when a store was closed are in no list after it opens: whoever allocates finds them
+/// all the same, all of them, and none that is in use.
+#[test]
+fn free_ids_in_parts_that_were_not_read_are_found_again() {
+    let disk = Arc::new(SimDisk::untraced());
+    let pages = filled(&disk, 5 * SPAN);
+    let freed: Vec<PageId> = (0..5 * SPAN).filter(|pid| pid % 7 == 3 && pid / SPAN != 2).collect();
+    freed.iter().for_each(|&pid| free(&pages, pid));
+    pages.close().unwrap();
+    for round in 0..2 {
+        let pages = open(&disk);
+        assert_eq!(pages.stats().free_pages, freed.len(), "round {round}");
+        let guard = pin();
+        let mut found: Vec<PageId> = freed.iter().map(|_| pages.allocate(&guard).unwrap()).collect();
+        assert_eq!(pages.allocate(&guard).unwrap(), 5 * SPAN, "round {round}: nothing is left");
+        found.sort_unstable();
+        assert_eq!(found, freed, "round {round}");
+        // Nothing was written to them, so they are free again.
+        drop(pages);
+    }
+}
+
+/// Changes in the tail of pages that nobody asks for outlive one crash after another, and are written at
+/// a checkpoint; so do frees and new pages.
+#[test]
+fn what_the_tail_says_of_pages_that_nobody_asks_for_is_kept() {
+    let disk = Arc::new(SimDisk::new());
+    let pages = filled(&disk, 4 * SPAN);
+    pages.checkpoint().unwrap();
+    (0..4 * SPAN).step_by(5).for_each(|pid| append(&pages, pid, "tail"));
+    (1..4 * SPAN).step_by(50).filter(|pid| pid % 5 != 0).for_each(|pid| free(&pages, pid));
+    let guard = pin();
+    let new = pages.allocate(&guard).unwrap();
+    pages.replace(new, PagePtr::allocated(), "new".to_owned(), &guard).unwrap();
+    drop(guard);
+    pages.flush().unwrap();
+    let check = |pages: &Pages, when: &str| {
+        for pid in 0..4 * SPAN {
+            let want = match pid {
+                _ if pid % 5 == 0 => Some(format!("{pid}.tail")),
+                _ if pid % 50 == 1 => None,
+                _ => Some(format!("{pid}.")),
+            };
+            assert_eq!(text(pages, pid), Ok(want), "{when}: page {pid}");
+        }
+        assert_eq!(text(pages, new), Ok(Some("new".to_owned())), "{when}");
+    };
+    let mut last = Arc::new(disk.crash(&mut Chooser::none()));
+    std::mem::forget(pages);
+    for touched in 0..3 {
+        let pages = open(&last);
+        // One map page is read, changed and lost again; its tail is not.
+        assert_eq!(text(&pages, touched * SPAN + 2), Ok(Some(format!("{}.", touched * SPAN + 2))));
+        let after = Arc::new(last.crash(&mut Chooser::none()));
+        std::mem::forget(pages);
+        last = after;
+    }
+    let seen = Arc::new(last.crash(&mut Chooser::none()));
+    let reader = open(&seen);
+    check(&reader, "replayed");
+    std::mem::forget(reader);
+    let pages = open(&last);
+    pages.checkpoint().unwrap();
+    let after = Arc::new(last.crash(&mut Chooser::none()));
+    std::mem::forget(pages);
+    let pages = open(&after);
+    assert!(pages.stats().log_tail_bytes < 32 << 10, "{} bytes of tail", pages.stats().log_tail_bytes);
+    check(&pages, "written by a checkpoint");
+    pages.recount().unwrap();
+    pages.close().unwrap();
+    check(&open(&after), "closed");
+}
