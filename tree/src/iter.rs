@@ -63,6 +63,8 @@ struct Stretch {
     from: usize,
     to: usize,
     loan: Loan,
+    /// False if every value of the leaf is in it, as is usual.
+    may_hold_apart: bool,
 }
 
 /// What of an entry is of interest.
@@ -87,16 +89,14 @@ impl Stretch {
         let to = range.high.as_ref().map_or(leaf.len(), |high| position(&leaf, high));
         let to = to.max(from);
         let loan = if to - from > 1 { Loan::Unasked } else { Loan::Refused };
-        Stretch { leaf, from, to, loan }
+        let may_hold_apart = leaf.may_hold_apart();
+        Stretch { leaf, from, to, loan, may_hold_apart }
     }
 
-    /// Record `at`: its key, and its value where it lies if it is long and may be lent. `None` if it is not
-    /// there any more.
+    /// Record `at`, whose value is in the leaf: its key, and its value where it lies if it is long and may
+    /// be lent.
     #[inline]
-    fn entry(&mut self, at: usize, core: &Core, wants: Wants) -> Result<Option<(IVec, IVec)>> {
-        if let Some(apart) = self.leaf.apart(at) {
-            return self.apart_entry(at, apart, core, wants);
-        }
+    fn entry(&mut self, at: usize, core: &Core) -> (IVec, IVec) {
         let (key, value) = self.leaf.record(at);
         if value.len() > IVec::INLINE_BYTES_MAX && matches!(self.loan, Loan::Unasked) {
             let lent = self.leaf.lend(core.memory(), core.pages.lend_bytes_max());
@@ -106,12 +106,21 @@ impl Stretch {
             Loan::Granted(lent) => IVec::lent(lent, self.leaf.offset_of(value), value.len()),
             Loan::Unasked | Loan::Refused => IVec::from(value),
         };
-        Ok(Some((IVec::joined(key.prefix, key.suffix), value)))
+        (IVec::joined(key.prefix, key.suffix), value)
+    }
+
+    /// Record `at`, wherever its value lives; `None` if it is not there any more. Out of the way of
+    /// [`Stretch::entry`], which nearly all records of a scan take.
+    #[inline(never)]
+    fn any_entry(&mut self, at: usize, core: &Core, wants: Wants) -> Result<Option<(IVec, IVec)>> {
+        match self.leaf.apart(at) {
+            Some(apart) => self.apart_entry(at, apart, core, wants),
+            None => Ok(Some(self.entry(at, core))),
+        }
     }
 
     /// As [`Stretch::entry`], of a value that lives apart: it is read now, and if it is gone the key's value
     /// of now counts.
-    #[cold]
     fn apart_entry(
         &self,
         at: usize,
@@ -210,7 +219,11 @@ impl Iter {
                 && front.from < front.to
             {
                 front.from += 1;
-                match front.entry(front.from - 1, &self.core, self.wants)? {
+                let at = front.from - 1;
+                if !front.may_hold_apart {
+                    return Ok(Some(front.entry(at, &self.core)));
+                }
+                match front.any_entry(at, &self.core, self.wants)? {
                     Some(entry) => return Ok(Some(entry)),
                     None => continue,
                 }
@@ -222,7 +235,11 @@ impl Iter {
                     return Ok(None);
                 }
                 back.from += 1;
-                match back.entry(back.from - 1, &self.core, self.wants)? {
+                let at = back.from - 1;
+                if !back.may_hold_apart {
+                    return Ok(Some(back.entry(at, &self.core)));
+                }
+                match back.any_entry(at, &self.core, self.wants)? {
                     Some(entry) => return Ok(Some(entry)),
                     None => continue,
                 }
@@ -236,7 +253,11 @@ impl Iter {
                 && back.from < back.to
             {
                 back.to -= 1;
-                match back.entry(back.to, &self.core, self.wants)? {
+                let at = back.to;
+                if !back.may_hold_apart {
+                    return Ok(Some(back.entry(at, &self.core)));
+                }
+                match back.any_entry(at, &self.core, self.wants)? {
                     Some(entry) => return Ok(Some(entry)),
                     None => continue,
                 }
@@ -247,7 +268,11 @@ impl Iter {
                     return Ok(None);
                 }
                 front.to -= 1;
-                match front.entry(front.to, &self.core, self.wants)? {
+                let at = front.to;
+                if !front.may_hold_apart {
+                    return Ok(Some(front.entry(at, &self.core)));
+                }
+                match front.any_entry(at, &self.core, self.wants)? {
                     Some(entry) => return Ok(Some(entry)),
                     None => continue,
                 }
