@@ -87,8 +87,9 @@ mod epoch {
             }
         }
 
-        /// Hands this thread's deferred work to the collector and runs what is due.
-        pub(crate) fn flush(&self) {
+        /// Hands this thread's deferred work to the collector and runs what is due, a bounded piece of
+        /// it. Threads that work for others call it, so that those find less to do when they pin.
+        pub fn flush(&self) {
             self.0.flush();
         }
     }
@@ -120,6 +121,9 @@ mod leaking {
         {
             std::mem::forget(work);
         }
+
+        /// Does nothing: nothing is ever due.
+        pub fn flush(&self) {}
 
         /// As `defer`.
         pub(crate) fn defer_bytes<F>(&self, _bytes: usize, work: F)

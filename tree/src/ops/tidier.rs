@@ -20,6 +20,7 @@ use std::{
 use pagecache::{
     Failure, PageId,
     io::{Next, Worker},
+    pin,
 };
 use parking_lot::Mutex;
 
@@ -155,6 +156,8 @@ fn step(pages: &Weak<Pages>, waiting: &Waiting, leaf_bytes_max: usize) -> Next {
         };
         // Damage is told to whoever reads the page, poison to whoever writes.
         let _ = core.shorten(pid);
+        // What this leaves behind would else be freed by writers when they pin.
+        pin().flush();
     }
     if waiting.is_over.load(Ordering::Acquire) {
         return Next::Done;
