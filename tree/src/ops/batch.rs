@@ -5,7 +5,7 @@ use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, pin};
 use super::{
     Core,
     ahead::Ahead,
-    tidier::{DEPTH_END, DEPTH_MAX},
+    tidier::{BATCH_DEPTH_MAX, DEPTH_END},
     write::failure_of,
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Core {
             }
         };
         for (pid, depth) in touched {
-            self.see_to(pid, depth)?;
+            self.see_to(pid, depth, BATCH_DEPTH_MAX)?;
         }
         Ok(lsn)
     }
@@ -120,7 +120,7 @@ impl Core {
                     }
                     let is_much = now.len() > OPS_UNFOLDED_MAX;
                     let depth = if is_much { DEPTH_END } else { leaf.page.depth() + 1 };
-                    if depth > DEPTH_MAX {
+                    if depth > BATCH_DEPTH_MAX {
                         touched.push((leaf.pid, depth));
                     }
                     at += here;

@@ -26,8 +26,10 @@ use parking_lot::Mutex;
 
 use super::{Core, Pages};
 
-/// Fragments of a leaf above which it is named.
-pub(super) const DEPTH_MAX: usize = 6;
+/// Fragments of a leaf above which who writes one key names it.
+pub(super) const DEPTH_MAX: usize = 9;
+/// As [`DEPTH_MAX`], for a batch: its fragments hold several changes each.
+pub(super) const BATCH_DEPTH_MAX: usize = 6;
 /// Fragments of a leaf above which whoever writes to it folds it.
 pub(crate) const DEPTH_END: usize = 24;
 /// A page that grows on is named again after so many fragments: the thread may have lost a race.
@@ -169,20 +171,12 @@ fn step(pages: &Weak<Pages>, waiting: &Waiting, leaf_bytes_max: usize) -> Next {
 }
 
 impl Core {
-    /// Sees to a leaf whose chain has this length: later if it can wait, at once if not.
-    #[inline]
-    pub(super) fn see_to(&self, pid: PageId, depth: usize) -> Result<(), Failure> {
-        if depth <= DEPTH_MAX {
-            return Ok(());
-        }
-        self.see_to_long(pid, depth)
-    }
-
-    fn see_to_long(&self, pid: PageId, depth: usize) -> Result<(), Failure> {
+    /// Sees to a leaf whose chain is longer than `depth_max`: later if it can wait, at once if not.
+    pub(super) fn see_to(&self, pid: PageId, depth: usize, depth_max: usize) -> Result<(), Failure> {
         if let Some(tidier) = &self.pages.tidier
             && depth < DEPTH_END
         {
-            let is_named_already = !(depth - DEPTH_MAX - 1).is_multiple_of(NAME_EVERY);
+            let is_named_already = !(depth - depth_max - 1).is_multiple_of(NAME_EVERY);
             if is_named_already || tidier.name(self, pid) {
                 return Ok(());
             }

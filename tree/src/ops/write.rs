@@ -6,6 +6,7 @@ use super::{
     Core, READ_DEPTH_MAX,
     apart::{Looked, New},
     descend::{LeafPage, visible},
+    tidier::DEPTH_MAX,
 };
 use crate::node::{APART_BYTES, Apart, Find, Frag, Ops, Stored, Tally, find, mark_of};
 
@@ -213,7 +214,8 @@ impl Core {
             Some(Frag::Node(node)) if node.is_empty() && leaf.pid != self.root => {
                 self.optional(self.join_empty(node.low()))
             }
-            _ => self.see_to(leaf.pid, view.depth()),
+            _ if view.depth() > DEPTH_MAX => self.see_to(leaf.pid, view.depth(), DEPTH_MAX),
+            _ => Ok(()),
         }
     }
 
