@@ -313,8 +313,8 @@ impl ConfigBuilder {
     /// killed is shown as a writer would recover it, its log's tail replayed in memory; until a writer has
     /// opened it, what that tail shows may not be on the device yet. Every write is refused with
     /// [`Failure::ReadOnly`]. Several may read at one time, and while they do nobody may write: segments
-    /// that a writer uses again would vanish under who reads. Files that were copied without their `lock`
-    /// file are read unlocked. The tail's changes stay in memory whatever `cache_capacity` says.
+    /// that a writer uses again would vanish under who reads. The tail's
+    /// changes stay in memory whatever `cache_capacity` says.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> ConfigBuilder {
         self.settings.read_only = read_only;

@@ -7,7 +7,7 @@
 use crate::exit::{Failure, Result, shown};
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -109,8 +109,20 @@ impl Store {
 
     /// Sets `key` to what the file at `path` holds.
     pub fn set_from(&self, key: &[u8], path: &Path) -> Result<()> {
-        let file = fs::File::open(path).map_err(Failure::io("open", path))?;
+        let no_length = || {
+            let why = "does not say how long it is, which is known before a value is read";
+            Failure::usage(None, format!("{} {why}; copy it into a file first", shown(path)))
+        };
+        // Looked at first: opening a pipe may wait for ever.
+        if !fs::metadata(path).map_err(Failure::io("look at", path))?.is_file() {
+            return Err(no_length());
+        }
+        let mut file = fs::File::open(path).map_err(Failure::io("open", path))?;
         let bytes = file.metadata().map_err(Failure::io("look at", path))?.len();
+        // Files that the system makes up, as those in /proc, are regular and have length 0.
+        if bytes == 0 && file.read(&mut [0]).map_err(Failure::io("read", path))? > 0 {
+            return Err(no_length());
+        }
         self.db.put_from(key, bytes, file).map(drop).map_err(|error| self.failure(error))
     }
 
@@ -188,7 +200,7 @@ impl Store {
 
 /// What a store's creation puts into its folder before there is a store: all that a creation that
 /// was cut short leaves behind.
-const BEFORE_A_STORE: [&str; 2] = ["lock", "pages.new"];
+const BEFORE_A_STORE: &str = "pages.new";
 
 /// Tells a store from nothing (no such path, or a folder with at most the beginning of one) and from
 /// anything else. A store with a file missing is still one: the engine then says what is wrong with it.
@@ -197,9 +209,7 @@ fn look(path: &Path) -> Result<Found> {
         fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
     match names {
         Ok(names) if names.iter().any(|name| name == "log" || name == "pages") => Ok(Found::Store),
-        Ok(names) if names.iter().all(|name| BEFORE_A_STORE.iter().any(|early| name == early)) => {
-            Ok(Found::Nothing)
-        }
+        Ok(names) if names.iter().all(|name| name == BEFORE_A_STORE) => Ok(Found::Nothing),
         Ok(_) => Ok(Found::SomethingElse),
         Err(error) => match error.kind() {
             ErrorKind::NotFound => Ok(Found::Nothing),
@@ -213,6 +223,10 @@ fn failure(path: &Path, error: tree::Error) -> Failure {
     match error {
         tree::Error::Locked { holder, .. } => Failure::Locked(path.to_owned(), holder),
         tree::Error::ReadOnly { .. } => Failure::ReadOnly(path.to_owned()),
+        tree::Error::Io(source) if source.kind() == ErrorKind::PermissionDenied => {
+            let hint = "to look into it without changing it, give --read-only";
+            Failure::Store(format!("cannot use the store {}: {source}; {hint}", shown(path)))
+        }
         tree::Error::Io(source) => Failure::Io { doing: "use the store", path: path.to_owned(), source },
         damaged if damaged.is_corruption() => Failure::Damaged(damaged.to_string()),
         other => Failure::Store(other.to_string()),

@@ -3,7 +3,8 @@
 //! * Names are resolved against the directory's descriptor, opened once: neither a change of the
 //!   working directory nor a rename of the store's directory moves a store that is open.
 //! * Only regular files are opened, links are not followed, and no descriptor outlives an `exec`.
-//! * The lock file is never removed: its name would come to mean two files, with an owner each.
+//! * Who has the store open holds a lock on the directory itself: there is no lock file that could be
+//!   lost in a copy, or removed while it is held, and taking the lock writes nothing.
 //! * A storage that was opened read-only opens no file for writing and makes none.
 //!
 //! Retrying after a signal and continuing a short read or write is std's part.
@@ -26,13 +27,11 @@ use rustix::{
 use super::{FileId, Storage, SyncReason, operation::file_index, temp::TempDir};
 use crate::sync::{Mutex, RwLock};
 
-const LOCK_NAME: &str = "lock";
-/// How often the lock file may be replaced under us before that is an error.
-const LOCK_TRIES_MAX: u32 = 8;
+const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Where the system lists locks and who holds them.
 const LOCKS_LIST: &str = "/proc/locks";
 
-/// A directory of the operating system, with the files of [`FileId`] and a lock file.
+/// A directory of the operating system, with the files of [`FileId`].
 #[derive(Debug)]
 pub struct FileStorage {
     read_only: bool,
@@ -149,34 +148,19 @@ impl FileStorage {
         }
     }
 
-    /// Takes the lock by `take`, on the file that the lock's name means.
-    fn lock_as(
-        &self,
-        extra: OFlags,
-        take: impl Fn(&File) -> std::result::Result<(), TryLockError>,
-    ) -> io::Result<()> {
+    /// Takes the directory's lock by `take`, through a descriptor of its own: closing that gives it back.
+    fn lock_as(&self, take: fn(&File) -> std::result::Result<(), TryLockError>) -> io::Result<()> {
         let mut lock = self.lock.lock();
         if lock.is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        for _ in 0..LOCK_TRIES_MAX {
-            let file = self.open_regular(LOCK_NAME, extra)?;
-            match take(&file) {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            // Somebody may have replaced the file between our open and our lock; a lock on a file
-            // without a name keeps nobody out.
-            let ours = fstat(&file)?;
-            let named = self.stat(LOCK_NAME)?;
-            if named.is_some_and(|named| (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)) {
-                *lock = Some(file);
-                return Ok(());
-            }
+        let dir = File::from(retry_on_intr(|| openat(&self.dir_file, ".", DIR_FLAGS, Mode::empty()))?);
+        match take(&dir) {
+            Ok(()) => *lock = Some(dir),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
-        let what = format!("{} keeps being replaced; leave it alone", self.dir.join(LOCK_NAME).display());
-        Err(io::Error::other(what))
+        Ok(())
     }
 
     fn expect_regular(&self, name: &str, stat: &Stat) -> io::Result<()> {
@@ -291,19 +275,15 @@ impl Storage for FileStorage {
 
     fn lock(&self) -> io::Result<()> {
         self.writable()?;
-        self.lock_as(OFlags::CREATE, File::try_lock)
+        self.lock_as(File::try_lock)
     }
 
     fn lock_shared(&self) -> io::Result<()> {
-        match self.lock_as(OFlags::empty(), File::try_lock_shared) {
-            // Files that were copied without it: nobody has ever written to them here.
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => outcome,
-        }
+        self.lock_as(File::try_lock_shared)
     }
 
     fn lock_holder(&self) -> Option<u32> {
-        let stat = self.stat(LOCK_NAME).ok()??;
+        let stat = fstat(&self.dir_file).ok()?;
         holder_of(&std::fs::read_to_string(LOCKS_LIST).ok()?, stat.st_dev, stat.st_ino)
     }
 
@@ -331,9 +311,8 @@ fn holder_of(list: &str, device: u64, inode: u64) -> Option<u32> {
 }
 
 fn open_dir(dir: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    Ok(File::from(retry_on_intr(|| openat(CWD, path, flags, Mode::empty()))?))
+    Ok(File::from(retry_on_intr(|| openat(CWD, path, DIR_FLAGS, Mode::empty()))?))
 }
 
 /// Makes the directory and the missing ones above it, each durable before the next.
@@ -443,7 +422,22 @@ mod tests {
         assert_eq!(first.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(second);
         first.lock().unwrap();
-        assert!(first.dir().join("lock").exists());
+    }
+
+    #[test]
+    fn a_lock_holds_whatever_becomes_of_the_files_and_makes_none() {
+        let temp = TempDir::new().unwrap();
+        let reader = FileStorage::open_read_only(temp.path()).unwrap();
+        reader.lock_shared().unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        let writer = FileStorage::open(temp.path(), false).unwrap();
+        assert_eq!(writer.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        reader.unlock();
+        writer.lock().unwrap();
+        writer.create(FileId::Log).unwrap();
+        writer.remove(FileId::Log).unwrap();
+        assert_eq!(reader.lock_shared().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(reader.lock_holder(), Some(std::process::id()));
     }
 
     #[test]

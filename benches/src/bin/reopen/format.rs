@@ -132,7 +132,6 @@ impl Synthetic {
     pub(super) fn make(&self) -> Result<Made> {
         let (directory, pages_bytes, table_bytes) = self.make_table()?;
         let (records, log_bytes) = self.make_log()?;
-        File::create(self.directory.join("lock"))?;
         let superblock = superblock(&directory);
         let map_pages = self.pages.div_ceil(SPAN);
         Ok(Made { map_pages, table_bytes, records, superblock, pages_bytes, log_bytes })
