@@ -132,7 +132,6 @@ fn what_is_not_a_store_is_left_alone() {
 fn what_a_cut_creation_leaves_is_no_store_and_in_nobodys_way() {
     let shell = Shell::new();
     fs::create_dir(shell.path("folder")).expect("a folder");
-    shell.write("folder/lock", "");
     shell.write("folder/pages.new", "the beginning of a store");
     shell.args(["folder", "count"]).says("there is no store at folder").exits(3);
     shell.args(["folder", "--create", "set", "k", "v"]).exits(0);
