@@ -5,7 +5,8 @@
 //! each segment. The next open with the same log compares all of that with what it found. A store that
 //! is not closed leaves what was true at its last flush: no page may be older than it was then.
 //!
-//! How the facts are gathered is the owner's business; here they are compared.
+//! How the facts are gathered is [`crate::pagecache`]'s business; here they are kept and compared. A log used alone
+//! keeps none.
 
 use std::{
     collections::BTreeMap,

@@ -8,8 +8,8 @@
 //!   is the only file that names the epoch crate.
 //! * Deferred work must not assume a thread or a time: it runs on whichever thread pins or unpins
 //!   later, and it may outlive the store that deferred it. What it touches it must own.
-//! * No guard is held across a wait for the disk or for another thread: one sleeping guard keeps all
-//!   garbage of the process.
+//! * One sleeping guard keeps all garbage of the process. So what runs behind holds none while it writes or
+//!   syncs; a reader's spans the read of its page, and a writer's what its change has to wait for.
 //!
 //! In loom models deferred work is leaked: epochs are the epoch crate's proof, and a model has to
 //! show only that nothing is reached after it was unlinked and retired.

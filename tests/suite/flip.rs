@@ -1,7 +1,7 @@
 //! Every flipped bit of a store is an error that names file and offset, or changes no answer.
 //!
 //! Three stores of at most 48 KiB are damaged in every place and opened again: a closed one, and two
-//! killed ones, whose logs hold every kind of record. Whatever is opened is read whole: forward,
+//! killed ones, whose logs hold what the last test lists. Whatever is opened is read whole: forward,
 //! backward and key by key. Each answer must be that of one and the same number of operations, which
 //! is at least the number that the log still vouches for, and never wrong without an error.
 //!

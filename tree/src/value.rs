@@ -1,4 +1,4 @@
-//! [`ValueReader`]: one value, read in pieces.
+//! [`ValueReader`]: one value, read in pieces, wherever it lives.
 
 use std::{
     fmt,

@@ -3,11 +3,13 @@
 //! Every change of a durable word happens under this list's lock and takes its place in it, so the
 //! list and the durable words never disagree. A checkpoint takes the whole list, which at that moment
 //! is a prefix of all changes there will ever be, together with a copy of the entries it touches
-//! (P-1).
+//! (P-1, CACHE-3).
 //!
 //! What is taken of a group is either its changed entries, to be appended, or all entries of the map
 //! pages that have any: those changed now, and those changed since the group was last written whole.
-//! The latter are in their cells, because whoever decides for it loads them first.
+//! The latter are in their cells, because whoever decides for it loads them first (MAPS-2).
+//!
+//! Which form a group takes, and how it is written, is the checkpoint's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 

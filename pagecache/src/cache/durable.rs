@@ -2,6 +2,9 @@
 //!
 //! Every part names the number of the one below, and the newest one's number is the page's, so a part
 //! that is missing, stale or another page's shows.
+//!
+//! In which order the parts are read is [`super::readers`]' business. Large values are read elsewhere
+//! ([`super::values`]).
 
 use std::ptr;
 

@@ -1,6 +1,9 @@
 //! Eviction: a clock hand passes over the pages and takes those that nobody touched since its last
 //! pass. Clean pages leave at once, dirty ones are written back first. Of a page with something pending
-//! the base leaves and the changes stay: a batch may touch far more pages than fit (P-8).
+//! the base leaves and the changes stay: a batch may touch far more pages than fit (P-8). The hand passes over
+//! parts of the table that nobody has asked for: nothing of them is in memory.
+//!
+//! How a page is written back is [`super::writeback`]'s business, how it returns [`super::resident`]'s.
 
 use super::{Cache, resident::copy_of};
 use crate::{

@@ -1,7 +1,10 @@
 //! Making a page's chain short: its changes united into one, or all of it folded into one base.
 //!
-//! Uniting leaves the base where it is, so that few changes cost no copy of the page. The changes that the page's durable form lacks stay known beside a folded base, as long as they are few:
-//! write-back then writes them alone, as a delta-page.
+//! Uniting leaves the base where it is, so that few changes cost no copy of the page. The changes that the
+//! page's durable form lacks stay known beside a folded base, as long as they are few: write-back then writes
+//! them alone, as a delta-page ([`super::writeback`]).
+//!
+//! * CACHE-2: a chain with a pending fragment is neither folded nor united.
 
 use super::Cache;
 use crate::{

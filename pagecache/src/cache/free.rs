@@ -2,7 +2,9 @@
 //! which nobody has asked for yet, then new ones.
 //!
 //! The search through the table goes over it once after an open, a few frames at each call that finds no
-//! other id, so no id is lost over restarts and no call waits long.
+//! other id, so no id is lost over restarts and no call waits long. What is damaged is passed over.
+//!
+//! When an id may be handed out again is told in [`crate::page::pages`] (PAGES-2).
 
 use super::{Cache, maps::GROUP_PAGES};
 use crate::{

@@ -4,6 +4,11 @@
 //! A map page is read and decoded, with the changes that were appended to it and those that the log's
 //! tail has for its pages, before the first cell is filled. So damage leaves all of it as it was, and
 //! whoever asks again is told again; the other map pages are served.
+//!
+//! * SPAN-1: the group's lock is held from the first frame read to the mark, and the mark comes last.
+//! * MAPS-1: so no frame of the group is superseded meanwhile.
+//!
+//! Where the frames lie is [`super::maps`]' business, what the tail holds [`super::replay`]'s.
 
 use std::{collections::BTreeMap, sync::Arc};
 

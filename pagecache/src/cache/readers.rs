@@ -2,7 +2,10 @@
 //!
 //! A read that the system answers from its own memory takes less than it takes to wake a thread. So each part
 //! is first asked for without waiting, and only when so many are left that waiting for them in turn costs
-//! more, threads of the store's own read them at once.
+//! more, threads of the store's own read them at once. These do nothing but read, and
+//! take no guard, so whoever waits for them under one waits for the device alone.
+//!
+//! What the parts say is [`super::durable`]'s business.
 
 use std::sync::OnceLock;
 

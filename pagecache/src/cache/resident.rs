@@ -1,4 +1,9 @@
 //! Bringing a page's content into memory. Nothing here writes or logs.
+//!
+//! A page that is there is found without a lock. For one that was evicted its durable form is read
+//! ([`super::durable`]); for one that nobody has asked for since the store was opened the part of the page table
+//! that covers it comes first, under a lock ([`super::load`]). A large value has no content here and passes for
+//! free ([`super::values`]).
 
 use super::Cache;
 use crate::{

@@ -1,8 +1,9 @@
 //! Writing pages back to the `pages` file: what changed of them, or all of them.
 //!
 //! A page is written under its claim: as a delta-page with the changes that its durable form lacks, while
-//! these are few and known one by one, else as an image. What is written holds exactly the fragments up to some sequence
-//! number; changes that arrive meanwhile stay in the chain above that number and keep the page dirty.
+//! these are few and known one by one, else as an image. What is written holds exactly the fragments up to some
+//! sequence number; changes that arrive meanwhile stay in the chain above that number and keep the page dirty.
+//! A freed page is recorded as free, and nothing is written for it.
 //!
 //! * DELTA-1: a delta-page holds every change above the number of the durable form that it goes on, which
 //!   the page's claim keeps in its place until the delta-page is recorded.

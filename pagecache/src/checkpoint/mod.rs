@@ -2,8 +2,9 @@
 //!
 //! * CKPT-1 (P-1): a checkpoint holds a prefix of all changes of durable words. Order: write dirty
 //!   pages back, read the log's installed watermark W, then F, the first record of every run under way,
-//!   then D, the smallest LSN that some dirty page's durable form lacks, take the prefix, make the log stable past every change its images hold,
-//!   write what changed of the table and the directory, sync, publish. Replay starts at T = min(W, F, D).
+//!   then D, the smallest LSN that some dirty page's durable form lacks, load what is to be written whole,
+//!   take the prefix, make the log stable past every change its images hold, write what changed of the table
+//!   and the directory, sync, publish. Replay starts at T = min(W, F, D).
 //! * CKPT-2 (P-3): both superblock slots name the new checkpoint, synced one after the other, before
 //!   anything it no longer needs is used again.
 //!

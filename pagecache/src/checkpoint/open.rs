@@ -1,8 +1,9 @@
 //! Opening a store: the newest superblock, the directory it names, and the log's tail.
 //!
-//! Of the page table nothing else is read: a map page is loaded when one of its pages is first asked
-//! for. Of the tail all is read, and what stays in memory is where each page's changes lie. So opening
-//! takes time by the length of the tail, and by the number of groups and segments.
+//! Of the page table nothing else is read, but for the map pages of large values that the tail adopts, and of
+//! pages that it frees (VALUE-2): a map page is loaded when one of its pages is first asked for. Of the tail all
+//! is read, and what stays in memory is where each page's changes lie. So opening takes time by the length of the
+//! tail, and by the number of groups and segments.
 //!
 //! Nothing on disk changes before all of that has succeeded. Then, if there is a tail, it is written
 //! again in place, synced, and acknowledged by a superblock with a fresh salt (P-3); a crash anywhere

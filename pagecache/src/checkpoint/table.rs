@@ -4,6 +4,13 @@
 //! folded into its map pages. It is folded when that is due: when there are many frames of changes, or
 //! their bytes exceed a part of those of the map pages, so that reading stays short and the file small.
 //! The directory, a few bytes a group and a few a segment, is written every time.
+//!
+//! * MAPS-1: what a group says of its frames is replaced under its lock before those that it does not name any
+//!   more are released.
+//! * MAPS-2: map pages are written from cells, all of which [`plan`] has loaded; a group of which one cannot be
+//!   is appended to.
+//!
+//! What the prefix holds is [`crate::cache`]'s business, what the bytes mean [`crate::format`]'s.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -4,7 +4,8 @@
 //! pid u48 | kind u8 | seq u64 | length u32 | fragment bytes …   (repeated)
 //! ```
 //!
-//! The record's own checksum covers all of it; here only lengths are checked.
+//! The record's own checksum covers all of it; here only lengths are checked. What a fragment's bytes mean is the
+//! business of the page's owner, of an adopted value that of [`super::value`].
 
 use crate::ids::{PAGE_ID_LIMIT, PageId, PageSeq};
 

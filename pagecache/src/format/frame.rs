@@ -1,4 +1,5 @@
-//! A frame: one page image, map page or directory in the `pages` file, with its identity.
+//! A frame: what is written to the `pages` file at once, with its identity. A page or what changed of it, a piece
+//! of a large value, or a part of the page table.
 //!
 //! ```text
 //!  0 crc32 u32   4 payload bytes u32   8 pid u48   14 kind u8   15 codec u8   16 seq u64   24 payload
@@ -8,8 +9,8 @@
 //!   of another store, or one that landed elsewhere, is damage.
 //! * A header of zeros is padding, never a frame: no kind is zero.
 //!
-//! Where frames lie is [`crate::store`]'s business; what payloads mean, that of the page's owner
-//! and of [`super::map`].
+//! Where frames lie is [`crate::store`]'s business; what payloads mean, that of the page's owner and of
+//! [`super::delta`], [`super::map`] and [`super::directory`].
 
 use crate::{error::DecodeError, format::bytes::Source};
 
@@ -25,13 +26,13 @@ pub(crate) const FRAME_PAYLOAD_BYTES_MAX: usize = (1 << 30) + (1 << 20);
 pub(crate) enum FrameKind {
     /// A whole page.
     Image = 1,
-    /// All changes of a page since its last durable form.
+    /// All changes of a page since its last durable form, as [`super::delta`] has them.
     DeltaPage = 2,
     /// Where 256 pages lie; the pid is the map page's number.
     MapPage = 3,
-    /// Where the groups of map pages lie.
+    /// Where the groups of map pages lie; the pid is 0.
     Directory = 4,
-    /// A large value.
+    /// A piece of a large value, which [`super::value`] lists.
     Value = 5,
     /// Where the map pages of one group lie; the pid is the group's number.
     MapIndex = 6,

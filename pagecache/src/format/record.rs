@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Batch = 4,
     /// Fills a buffer up to a block border and carries the stable mark.
     Pad = 5,
-    /// Makes bytes of the page file that were written beforehand part of the page.
+    /// Kept for bytes written beforehand that become a page; not written: an entry of a batch does so.
     Adopt = 6,
     /// A part of a batch too large for one record.
     RunPart = 7,

@@ -7,8 +7,11 @@
 //! The same list stands in the log record that adopts a value and, later, in its page's map entry.
 //!
 //! * An extent is one frame of kind 5 inside one segment; the payloads end to end are the value.
+//! * The length is the sum of the extents', none of which is empty.
 //! * The checksum of each frame is kept here too, so that bytes of an earlier value of the page, which
 //!   would be valid in themselves, never pass for those of this one.
+//!
+//! How values are written is the business of [`crate::cache`], how they are read that of [`crate::store`].
 
 use crate::{
     error::DecodeError,

@@ -1,4 +1,6 @@
 //! A storage whose calls are measured: [`Work`] by file and kind.
+//!
+//! It changes nothing of what it passes on. What becomes of the numbers is [`crate::metrics`]' business.
 
 use std::{io, path::PathBuf, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! Loom models of waiting for earlier reservations: writers and those who wait in one turn.
 //!
 //! What a writer installs is a loom cell, so whoever looks before it is there, or without having
-//! synchronised with it, fails the model.
+//! synchronised with it, fails the model (ORDER-1, ORDER-2).
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -1,6 +1,7 @@
 //! Reading bytes of a tail again, by their positions, after it was scanned.
 //!
-//! A place is good until the log is released beyond it.
+//! A place is good until the log is released beyond it. Nothing is checked here: who reads has the checksum of
+//! what it wants (REPLAY-1).
 
 use std::{fmt, sync::Arc};
 

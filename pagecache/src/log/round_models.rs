@@ -1,4 +1,5 @@
-//! Loom models of the stable position: who is told that a position is durable finds what is to be there.
+//! Loom models of the stable position: who is told that a position is durable finds what is to be there
+//! (LOG-5).
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -1,4 +1,4 @@
-//! A profile: what was measured, as numbers and as a table.
+//! A profile: what was measured up to one moment, as numbers and as a table. Measuring is [`super`]'s business.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What is measured of a page cache, or of a log used alone.
+//! What is measured of a page cache, or of a log used alone: the list, with a name and a unit for each.
 
 use super::{Measured, Unit};
 

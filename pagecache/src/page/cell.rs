@@ -2,7 +2,8 @@
 //!
 //! `head` says what the page is: unallocated, allocated, free, evicted (each with the page's sequence
 //! number where it has one), or the chain of its fragments. Every change of the page is one
-//! compare-and-swap of this word.
+//! compare-and-swap of this word. Of a store that was opened, a cell whose part of the page table was not read
+//! says unallocated too ([`super::spans`]). A large value is an evicted page for good.
 //!
 //! `durable` points to where the page's durable form lies. It changes only under the write-back
 //! claim, one bit of the word, and carries the bit by which readers say that they were here.
@@ -327,7 +328,7 @@ impl<P> Cell<P> {
     pub(crate) fn durable<'g>(&self, _guard: &'g Guard) -> Option<&'g Durable> {
         // Acquire pairs with the Release in `Claim::set_durable`.
         let word = self.durable.load(Ordering::Acquire).map_addr(|addr| addr & !FLAGS);
-        // SAFETY: null or a record published by `set_durable`, retired only through the epoch
+        // SAFETY: null or a record published by `set_durable` or `restore_as`, retired only through the epoch
         // (CELL-3), so it outlives the guard.
         unsafe { word.as_ref() }
     }

@@ -8,7 +8,8 @@
 //! * SPAN-2: a cell that is not filled has no claim, no touch and no change: whoever wants one of these
 //!   sees a head that is not null first, and with it where the page lies.
 //!
-//! Ids from the bound on, at which the store was opened, are no span's business.
+//! Ids from the bound on, at which the store was opened, are no span's business. How a span is filled is the
+//! business of [`crate::cache`].
 
 use crate::{
     format::map::MAP_SPAN,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! install every fragment as pending ─► reserve one record at c ─► write it
-//!     ─► (wait for all below c, and look) ─► slot := committed(c) ─► complete
+//!     ─► (wait for all below c, and look) ─► adopt values ─► slot := committed(c) ─► complete
 //! ```
 //!
 //! A batch that depends on what it has read looks at it again at its own position, when nothing below that
@@ -14,9 +14,12 @@
 //! * BATCH-1: every fragment is installed before the record is reserved, and all of them show at the
 //!   one store that flips the slot.
 //! * BATCH-2: a batch that is dropped, or whose record cannot be had, aborts: its fragments are
-//!   hidden for ever and nothing of it is in the log.
+//!   hidden for ever and nothing of it counts in the log.
 //! * BATCH-3 (P-6): callers install in one total order, so two batches never wait for each other in
 //!   a ring. A batch that must not wait while it holds anything says so at admission.
+//!
+//! How a batch waits for what is below it is told in the log (ORDER-1), how its values were written before in
+//! [`super::values`].
 
 use std::{collections::BTreeMap, sync::Arc};
 

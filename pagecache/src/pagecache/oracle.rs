@@ -1,7 +1,8 @@
 //! Facts about an open store, for the event log, and the comparison of a store with what an open would
 //! make of its files.
 //!
-//! Nothing here is on anybody's path but a test's: it reads every page.
+//! Nothing here is on anybody's path but a test's: it reads every page. How facts are compared is
+//! [`crate::event_log`]'s business.
 
 use std::{collections::BTreeMap, sync::Arc};
 

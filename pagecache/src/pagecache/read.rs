@@ -1,4 +1,9 @@
-//! Reading pages. Nothing here logs, syncs or takes a lock.
+//! Reading pages. Nothing here logs or syncs.
+//!
+//! A page in memory is read without a lock. The first to ask for a page of a part of the table that was not read
+//! since the store was opened takes the lock of that part's group; whoever finds memory short tries to evict, and
+//! may write a page back for it. How a page comes into memory is [`crate::cache`]'s business; large values are
+//! read in [`super::values`].
 
 use super::{
     PageCache,

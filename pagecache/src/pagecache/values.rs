@@ -5,7 +5,10 @@
 //! ```
 //!
 //! Neither writing nor reading charges the memory for pages: at most one frame of a value, a segment
-//! of the `pages` file, is in memory at a time.
+//! of the `pages` file, is in memory at a time, unless the value is asked for whole.
+//!
+//! Why a value is durable before a record names it, and is the right one when it is read, is told in
+//! [`crate::cache`] (VALUE-1 to VALUE-3) and in the store (STORE-4).
 
 use std::{fmt, io::Read, sync::Arc};
 

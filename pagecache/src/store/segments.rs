@@ -8,7 +8,8 @@
 //!   crash could bring back refers to it, and nobody reads it.
 //! * STORE-2: a byte released before [`Segments::mark`] is absent from the checkpoint whose prefix
 //!   is fixed after it; so a dead segment is free once a checkpoint marked after its last release
-//!   is [`Segments::published`]. One emptied later waits for the next.
+//!   is [`Segments::published`]. One emptied later waits for the next. Bytes of a value that nothing has named
+//!   yet are in no checkpoint, and are released without a mark (VALUE-3).
 //! * STORE-3: a frame just written has no owner yet; a [`Hold`] keeps its segment from dying until
 //!   its owner has retained it or given it up.
 //! * STORE-4: a reader counts itself with [`Segments::pin`], then looks at the page's word again:

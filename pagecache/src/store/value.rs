@@ -1,4 +1,9 @@
-//! Reading a large value: frame by frame, each verified whole before a byte of it is returned.
+//! Reading a large value: frame by frame, each verified whole before a byte of it is returned, against the checksum
+//! that the value's list has for it too.
+//!
+//! The frames' segments are pinned for as long as the reader lives, so it has the whole value though it be freed
+//! or moved meanwhile (STORE-4, APART-2). How values are cut into frames is here as well; who writes them is
+//! elsewhere.
 
 use std::fmt;
 

@@ -1,4 +1,7 @@
 //! Many keys at once: one delta a leaf, one record for all.
+//!
+//! Leaves are changed in the order of their keys (TREE-4); values that live apart are written before the first
+//! ([`super::apart`]), leaves to come are asked for ahead ([`super::ahead`]), long ones are left to [`super::tidier`].
 
 use pagecache::{Admission, Error as PageError, Failure, Lsn, PageId, pin};
 

@@ -1,4 +1,5 @@
-//! Changing one key, and reading one.
+//! Changing one key, and reading one. A change that adopts or frees a value that lives apart is a batch
+//! ([`super::apart`]); every other is one record of one page.
 
 use pagecache::{Error as PageError, Failure, Guard, Lsn, PageId, PagePtr, View, pin};
 
