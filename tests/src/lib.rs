@@ -8,6 +8,7 @@
 pub mod crash;
 mod hooked;
 mod small;
+pub mod strings;
 mod watchdog;
 pub mod world;
 

@@ -9,40 +9,13 @@ mod scattered;
 use std::sync::Arc;
 
 use pagecache::{
-    Config, ConfigBuilder, Guard, Materializer, PageCache, PageId, PagePtr,
+    ConfigBuilder, Guard, PageCache, PageId, PagePtr,
     io::{
         Storage,
         sim::{SimClock, SimSpawner},
     },
 };
-
-/// Pages are words, each with a space behind it; changes append words and commute.
-struct Words;
-
-impl Materializer for Words {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Words {
-        Words
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-
-    fn commutes(&self, _: &String, _: &String) -> bool {
-        true
-    }
-}
+use tests::strings::Words;
 
 type Pages = PageCache<Words, String, ()>;
 

@@ -3,44 +3,19 @@
 use std::sync::Arc;
 
 use pagecache::{
-    Config, ConfigBuilder, Error, Materializer, PageCache, PageGet, PageId, PagePtr,
+    ConfigBuilder, Error, PageGet, PageId, PagePtr,
     io::{
         FileId,
         sim::{Chooser, SimClock, SimDisk, SimSpawner},
     },
     pin,
 };
+use tests::strings::Pages;
 
 const BLOCK_BYTES: usize = 512;
 const STORE_SEGMENT_BYTES: usize = 16 << 10;
 /// Pages that a map page covers.
 const SPAN: usize = 256;
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Strings, String, ()>;
 
 fn open(disk: &Arc<SimDisk>) -> Pages {
     let clock = Arc::new(SimClock::new());

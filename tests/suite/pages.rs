@@ -3,40 +3,14 @@
 use std::sync::Arc;
 
 use pagecache::{
-    Admission, Config, ConfigBuilder, Error, Log, Materializer, NullMaterializer, PageCache, PagePtr,
-    Verdict, View,
+    Admission, Config, ConfigBuilder, Error, Log, NullMaterializer, PageCache, PagePtr, Verdict, View,
     io::{
         FileId, Storage, SyncReason,
         sim::{Chooser, SimClock, SimDisk, SimSpawner},
     },
     pin,
 };
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Strings, String, ()>;
+use tests::strings::Pages;
 
 fn open(disk: &Arc<SimDisk>) -> Pages {
     try_open(disk).expect("the store opens")

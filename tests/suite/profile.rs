@@ -3,7 +3,7 @@
 use std::{env, process::Command, sync::Arc};
 
 use pagecache::{
-    Config, ConfigBuilder, Log, Materializer, PageCache, PagePtr, SegmentMode,
+    ConfigBuilder, Log, PagePtr, SegmentMode,
     io::{
         CountingStorage, FileId, Operation,
         sim::{SimClock, SimDisk, SimSpawner},
@@ -11,33 +11,10 @@ use pagecache::{
     metrics::Profile,
     pin,
 };
+use tests::strings::Pages;
 
 /// Set for the process that is to print a profile.
 const CHILD: &str = "PROFILE_CHILD";
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
 
 fn on(storage: &Arc<CountingStorage>) -> ConfigBuilder {
     let clock = Arc::new(SimClock::new());
@@ -57,7 +34,7 @@ fn disk() -> Arc<CountingStorage> {
 }
 
 /// Pages with changes, a checkpoint of them, and reads: 20 begun, 60 changed, 1 freed, 40 read.
-fn work(pages: &PageCache<Strings, String, ()>) {
+fn work(pages: &Pages) {
     let guard = pin();
     let ids: Vec<_> = (0..20).map(|_| pages.allocate(&guard).unwrap()).collect();
     for &pid in &ids {
@@ -84,8 +61,8 @@ fn count(profile: &Profile, name: &str) -> u64 {
 fn a_profile_counts_exactly_what_was_done_in_this_store() {
     let (storage, other) = (disk(), disk());
     let before = storage.snapshot();
-    let pages = PageCache::<Strings, _, _>::start(on(&storage).timing(true).build()).unwrap();
-    let idle = PageCache::<Strings, _, _>::start(on(&other).timing(true).build()).unwrap();
+    let pages = Pages::start(on(&storage).timing(true).build()).unwrap();
+    let idle = Pages::start(on(&other).timing(true).build()).unwrap();
     work(&pages);
     let profile = pages.profile();
     let counts = storage.snapshot() - before;
@@ -126,7 +103,7 @@ fn a_profile_counts_exactly_what_was_done_in_this_store() {
 
 #[test]
 fn a_store_that_is_not_asked_measures_nothing() {
-    let pages = PageCache::<Strings, _, _>::start(on(&disk()).build()).unwrap();
+    let pages = Pages::start(on(&disk()).build()).unwrap();
     work(&pages);
     assert!(!pages.profile().is_on() && pages.profile().rows().is_empty());
 }

@@ -12,15 +12,14 @@ use std::{
 };
 
 use pagecache::{
-    Admission, Config as PagesConfig, ConfigBuilder, Error, Materializer, PageCache, PageId, PagePtr,
-    Verdict,
+    Admission, ConfigBuilder, Error, PageId, PagePtr, Verdict,
     io::{
         FileId, Operation, Storage,
         sim::{Chooser, SimClock, SimDisk, SimSpawner},
     },
     pin,
 };
-use tests::{HookedStorage, small_tree, within};
+use tests::{HookedStorage, small_tree, strings::Pages, within};
 use tree::{Config, Db};
 
 const HANG: Duration = Duration::from_secs(120);
@@ -91,32 +90,6 @@ fn a_put_routed_through_a_stale_parent_lands_where_it_belongs() {
         assert!(happened >= 4, "{happened} puts met a parent that was out of date");
     });
 }
-
-/// Pages are strings; changes commute with nothing.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: PagesConfig, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Strings, String, ()>;
 
 fn pages_on(disk: Arc<SimDisk>, salt: u64) -> Pages {
     let clock = Arc::new(SimClock::new());

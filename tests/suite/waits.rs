@@ -12,11 +12,11 @@ use std::{
 };
 
 use pagecache::{
-    Admission, Config, ConfigBuilder, Materializer, PageCache, PageGet, PagePtr, Verdict,
+    Admission, ConfigBuilder, PageGet, PagePtr, Verdict,
     io::{CountingStorage, FileId, Operation, sim::SimDisk},
     pin,
 };
-use tests::{HookedStorage, within};
+use tests::{HookedStorage, strings::Pages, within};
 
 const HANG: Duration = Duration::from_secs(60);
 const WAITERS: usize = 8;
@@ -24,32 +24,6 @@ const WAITERS: usize = 8;
 /// a single one that looks again and again uses nearly all.
 const WATCHED: Duration = Duration::from_millis(300);
 const USED_MAX: Duration = Duration::from_millis(60);
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Strings, String, ()>;
 
 fn small() -> ConfigBuilder {
     ConfigBuilder::new()

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use pagecache::{
-    Config, ConfigBuilder, Materializer, PageCache, PageGet, PagePtr,
+    ConfigBuilder, PageGet, PagePtr,
     io::sim::{Effort, Explored, FaultPlan, Found, SimClock, SimDisk, SimSpawner, explore},
     pin,
 };
 
 use super::Problem;
+use crate::strings::Pages;
 
 /// The open returned.
 const OPENED: &str = "opened";
@@ -19,32 +20,6 @@ const OPENED: &str = "opened";
 const FLUSHED: &str = "flushed";
 /// What the page holds.
 const CONTENT: &str = "the first page";
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Strings, String, ()>;
 
 fn open(disk: &Arc<SimDisk>, salt_seed: u64, create: bool) -> Result<Pages, Problem> {
     let clock = Arc::new(SimClock::new());
