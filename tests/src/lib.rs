@@ -13,7 +13,7 @@ mod watchdog;
 pub mod world;
 
 pub use hooked::{Hook, HookedStorage};
-pub use small::{BLOCK_BYTES, LEAF_BYTES, small_pages, small_tree};
+pub use small::{BLOCK_BYTES, LEAF_BYTES, small_pages, small_tree, stepwise, tiny_pages};
 pub use watchdog::within;
 
 use std::{

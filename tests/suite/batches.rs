@@ -8,32 +8,15 @@ mod scattered;
 
 use std::sync::Arc;
 
-use pagecache::{
-    ConfigBuilder, Guard, PageCache, PageId, PagePtr,
-    io::{
-        Storage,
-        sim::{SimClock, SimSpawner},
-    },
-};
-use tests::strings::Words;
+use pagecache::{ConfigBuilder, Guard, PageCache, PageId, PagePtr, io::Storage};
+use tests::{stepwise, strings::Words, tiny_pages};
 
 type Pages = PageCache<Words, String, ()>;
 
 const LOG_BYTES: u64 = 64 << 10;
 
-/// Everything runs on the caller's thread.
-fn stepwise(disk: Arc<dyn Storage>) -> ConfigBuilder {
-    let clock = Arc::new(SimClock::new());
-    ConfigBuilder::new()
-        .storage(disk)
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
-        .salt_seed(1)
-        .block_bytes(512)
-        .log_segment_bytes(8 << 10)
-        .log_capacity(LOG_BYTES)
-        .checkpoint_every_bytes(32 << 10)
-        .store_segment_bytes(8 << 10)
+fn small(disk: Arc<dyn Storage>) -> ConfigBuilder {
+    tiny_pages(stepwise(ConfigBuilder::new(), disk)).salt_seed(1).log_capacity(LOG_BYTES)
 }
 
 fn page(pages: &Pages, text: &str, guard: &Guard) -> PageId {

@@ -5,12 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use pagecache::{
-    Config, ConfigBuilder, Materializer, PageCache, PageGet, PagePtr,
-    io::sim::{SimClock, SimDisk, SimSpawner},
-    pin,
-};
+use pagecache::{Config, ConfigBuilder, Materializer, PageCache, PageGet, PagePtr, io::sim::SimDisk, pin};
 use serde::{Deserialize, Serialize};
+use tests::stepwise;
 
 static CLONES: AtomicU64 = AtomicU64::new(0);
 static MERGES: AtomicU64 = AtomicU64::new(0);
@@ -78,11 +75,7 @@ fn counted(work: impl FnOnce()) -> [u64; 3] {
 fn a_change_is_encoded_once_and_copied_nowhere_and_a_page_is_merged_once_for_many() {
     const CHANGES: u64 = 200;
     const THRESHOLD: u64 = 4;
-    let clock = Arc::new(SimClock::new());
-    let config = ConfigBuilder::new()
-        .storage(Arc::new(SimDisk::untraced()))
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
+    let config = stepwise(ConfigBuilder::new(), Arc::new(SimDisk::untraced()))
         .page_consolidation_threshold(THRESHOLD as usize)
         .build();
     let pages = PageCache::<Texts, _, _>::start(config).unwrap();

@@ -2,25 +2,13 @@
 
 use std::sync::Arc;
 
-use pagecache::io::sim::{Chooser, Effort, SimClock, SimDisk, SimSpawner, explore};
+use pagecache::io::sim::{Chooser, Effort, SimDisk, explore};
+use tests::{stepwise, tiny_pages};
 use tree::{Config, Db};
 
 fn open(disk: Arc<SimDisk>) -> Result<Db, String> {
-    let clock = Arc::new(SimClock::new());
-    let spawner = Arc::new(SimSpawner::new(clock.clone()));
     Config::new()
-        .page_cache(|builder| {
-            builder
-                .storage(disk)
-                .spawner(spawner)
-                .clock(clock)
-                .salt_seed(1)
-                .block_bytes(512)
-                .log_segment_bytes(8 << 10)
-                .log_capacity(64 << 10)
-                .checkpoint_every_bytes(32 << 10)
-                .store_segment_bytes(8 << 10)
-        })
+        .page_cache(|builder| tiny_pages(stepwise(builder, disk)).salt_seed(1))
         .open()
         .map_err(|error| error.to_string())
 }

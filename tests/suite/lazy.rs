@@ -6,11 +6,11 @@ use pagecache::{
     ConfigBuilder, Error, PageGet, PageId, PagePtr,
     io::{
         FileId,
-        sim::{Chooser, SimClock, SimDisk, SimSpawner},
+        sim::{Chooser, SimDisk},
     },
     pin,
 };
-use tests::strings::Pages;
+use tests::{stepwise, strings::Pages};
 
 const BLOCK_BYTES: usize = 512;
 const STORE_SEGMENT_BYTES: usize = 16 << 10;
@@ -18,11 +18,7 @@ const STORE_SEGMENT_BYTES: usize = 16 << 10;
 const SPAN: usize = 256;
 
 fn open(disk: &Arc<SimDisk>) -> Pages {
-    let clock = Arc::new(SimClock::new());
-    let config = ConfigBuilder::new()
-        .storage(disk.clone())
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
+    let config = stepwise(ConfigBuilder::new(), disk.clone())
         .salt_seed(1)
         .block_bytes(BLOCK_BYTES)
         .log_segment_bytes(16 << 10)

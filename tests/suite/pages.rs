@@ -6,11 +6,11 @@ use pagecache::{
     Admission, Config, ConfigBuilder, Error, Log, NullMaterializer, PageCache, PagePtr, Verdict, View,
     io::{
         FileId, Storage, SyncReason,
-        sim::{Chooser, SimClock, SimDisk, SimSpawner},
+        sim::{Chooser, SimDisk},
     },
     pin,
 };
-use tests::strings::Pages;
+use tests::{stepwise, strings::Pages, tiny_pages};
 
 fn open(disk: &Arc<SimDisk>) -> Pages {
     try_open(disk).expect("the store opens")
@@ -21,19 +21,8 @@ fn try_open(disk: &Arc<SimDisk>) -> Result<Pages, Error<()>> {
 }
 
 fn config(disk: &Arc<SimDisk>) -> Config {
-    let clock = Arc::new(SimClock::new());
-    ConfigBuilder::new()
-        .storage(disk.clone())
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
-        .salt_seed(1)
-        .block_bytes(512)
-        .log_segment_bytes(8 << 10)
-        .log_capacity(64 << 10)
-        .checkpoint_every_bytes(32 << 10)
-        .store_segment_bytes(8 << 10)
-        .page_consolidation_threshold(2)
-        .build()
+    let builder = stepwise(ConfigBuilder::new(), disk.clone()).salt_seed(1);
+    tiny_pages(builder).page_consolidation_threshold(2).build()
 }
 
 /// A page was consolidated in memory and had no image yet when a checkpoint wrote the part of the

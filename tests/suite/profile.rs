@@ -4,24 +4,17 @@ use std::{env, process::Command, sync::Arc};
 
 use pagecache::{
     ConfigBuilder, Log, PagePtr, SegmentMode,
-    io::{
-        CountingStorage, FileId, Operation,
-        sim::{SimClock, SimDisk, SimSpawner},
-    },
+    io::{CountingStorage, FileId, Operation, sim::SimDisk},
     metrics::Profile,
     pin,
 };
-use tests::strings::Pages;
+use tests::{stepwise, strings::Pages};
 
 /// Set for the process that is to print a profile.
 const CHILD: &str = "PROFILE_CHILD";
 
 fn on(storage: &Arc<CountingStorage>) -> ConfigBuilder {
-    let clock = Arc::new(SimClock::new());
-    ConfigBuilder::new()
-        .storage(storage.clone())
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
+    stepwise(ConfigBuilder::new(), storage.clone())
         .block_bytes(512)
         .log_segment_bytes(16 << 10)
         .log_capacity(1 << 20)

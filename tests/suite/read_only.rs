@@ -11,20 +11,16 @@ use std::{
 
 use pagecache::io::{
     CountingStorage, Counts, Operation,
-    sim::{Chooser, SimClock, SimDisk, SimSpawner},
+    sim::{Chooser, SimDisk},
 };
-use tests::{small_tree, within};
+use tests::{small_tree, stepwise, within};
 use tree::{Batch, Config, Db, Error};
 
 const HANG: Duration = Duration::from_secs(60);
 const KEYS: u64 = 3000;
 
 fn on(storage: Arc<dyn pagecache::io::Storage>) -> Config {
-    let clock = Arc::new(SimClock::new());
-    let spawner = Arc::new(SimSpawner::new(clock.clone()));
-    small_tree(Config::new())
-        .flush_every_ms(None)
-        .page_cache(|builder| builder.storage(storage).spawner(spawner).clock(clock))
+    small_tree(Config::new()).flush_every_ms(None).page_cache(|builder| stepwise(builder, storage))
 }
 
 fn key(number: u64) -> Vec<u8> {

@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use pagecache::{
     EventLog, Verified,
-    io::sim::{Chooser, Rng, SimClock, SimDisk, SimSpawner},
+    io::sim::{Chooser, Rng, SimDisk},
 };
-use tests::{seeds, small_tree};
+use tests::{seeds, small_tree, stepwise};
 use tree::{Config, Db, Error};
 
 fn on(disk: &Arc<SimDisk>, events: &EventLog) -> Config {
-    let clock = Arc::new(SimClock::new());
-    let spawner = Arc::new(SimSpawner::new(clock.clone()));
     let (disk, events) = (disk.clone(), events.clone());
     small_tree(Config::new())
         .flush_every_ms(None)
-        .page_cache(|builder| builder.storage(disk).spawner(spawner).clock(clock).event_log(events))
+        .page_cache(|builder| stepwise(builder, disk).event_log(events))
 }
 
 fn work(db: &Db, rng: &mut Rng, writes: usize) {

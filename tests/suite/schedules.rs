@@ -15,15 +15,15 @@ use pagecache::{
     Admission, ConfigBuilder, Error, PageId, PagePtr, Verdict,
     io::{
         FileId, Operation, Storage,
-        sim::{Chooser, SimClock, SimDisk, SimSpawner},
+        sim::{Chooser, SimDisk},
     },
     pin,
 };
-use tests::{HookedStorage, small_tree, strings::Pages, within};
+use tests::{BLOCK_BYTES, HookedStorage, small_tree, stepwise, strings::Pages, tiny_pages, within};
 use tree::{Config, Db};
 
 const HANG: Duration = Duration::from_secs(120);
-const BLOCK: u64 = 512;
+const BLOCK: u64 = BLOCK_BYTES as u64;
 const LOG_BYTES: u64 = 64 << 10;
 
 fn key(number: u64) -> Vec<u8> {
@@ -31,10 +31,8 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn tree_on(storage: Arc<dyn Storage>) -> Db {
-    let clock = Arc::new(SimClock::new());
-    let spawner = Arc::new(SimSpawner::new(clock.clone()));
-    let seams = |builder: ConfigBuilder| builder.storage(storage).spawner(spawner).clock(clock);
-    small_tree(Config::new()).page_cache(seams).open().unwrap_or_else(|e| panic!("the store opens: {e}"))
+    let config = small_tree(Config::new()).page_cache(|builder| stepwise(builder, storage));
+    config.open().unwrap_or_else(|e| panic!("the store opens: {e}"))
 }
 
 /// A put has read the parent and is on its way to the leaf that the parent names. Before it reads that one,
@@ -92,17 +90,7 @@ fn a_put_routed_through_a_stale_parent_lands_where_it_belongs() {
 }
 
 fn pages_on(disk: Arc<SimDisk>, salt: u64) -> Pages {
-    let clock = Arc::new(SimClock::new());
-    let config = ConfigBuilder::new()
-        .storage(disk)
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
-        .salt_seed(salt)
-        .block_bytes(BLOCK as usize)
-        .log_segment_bytes(8 << 10)
-        .log_capacity(LOG_BYTES)
-        .checkpoint_every_bytes(32 << 10)
-        .store_segment_bytes(8 << 10);
+    let config = tiny_pages(stepwise(ConfigBuilder::new(), disk)).salt_seed(salt).log_capacity(LOG_BYTES);
     Pages::start(config.build()).expect("the store opens")
 }
 

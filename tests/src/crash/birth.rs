@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use pagecache::{
     ConfigBuilder, PageGet, PagePtr,
-    io::sim::{Effort, Explored, FaultPlan, Found, SimClock, SimDisk, SimSpawner, explore},
+    io::sim::{Effort, Explored, FaultPlan, Found, SimDisk, explore},
     pin,
 };
 
 use super::Problem;
-use crate::strings::Pages;
+use crate::{stepwise, strings::Pages};
 
 /// The open returned.
 const OPENED: &str = "opened";
@@ -22,11 +22,7 @@ const FLUSHED: &str = "flushed";
 const CONTENT: &str = "the first page";
 
 fn open(disk: &Arc<SimDisk>, salt_seed: u64, create: bool) -> Result<Pages, Problem> {
-    let clock = Arc::new(SimClock::new());
-    let config = ConfigBuilder::new()
-        .storage(disk.clone())
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
+    let config = stepwise(ConfigBuilder::new(), disk.clone())
         .salt_seed(salt_seed)
         .create(create)
         .block_bytes(1024)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pagecache::{Admission, Batch, Error, Failure, Guard, PageId, Verdict, io::sim::SimDisk, pin};
 
-use super::{LOG_BYTES, Pages, Words, look, page, stepwise};
+use super::{LOG_BYTES, Pages, Words, look, page, small};
 
 /// Adds a word to a page, in a batch of its own.
 fn begin<'p>(
@@ -31,7 +31,7 @@ fn begin<'p>(
 /// it says so, because who would have to end first is the same thread.
 #[test]
 fn batches_in_turns_on_one_page_are_stopped_until_it_was_written() {
-    let pages = Pages::start(stepwise(Arc::new(SimDisk::untraced())).build()).unwrap();
+    let pages = Pages::start(small(Arc::new(SimDisk::untraced())).build()).unwrap();
     let guard = pin();
     let hot = page(&pages, "begins ", &guard);
     let (mut batches, mut stops) = (0, 0);
@@ -60,7 +60,7 @@ fn batches_in_turns_on_one_page_are_stopped_until_it_was_written() {
 /// Two fragments are few, but the older one held up the log: half of it lay behind that one.
 #[test]
 fn a_pending_page_whose_oldest_change_has_grown_old_takes_no_new_batch() {
-    let pages = Pages::start(stepwise(Arc::new(SimDisk::untraced())).build()).unwrap();
+    let pages = Pages::start(small(Arc::new(SimDisk::untraced())).build()).unwrap();
     let guard = pin();
     let (old, other) = (page(&pages, "old ", &guard), page(&pages, "other ", &guard));
     let inside = begin(&pages, old, "inside ", &guard).unwrap();
@@ -80,7 +80,7 @@ fn a_pending_page_whose_oldest_change_has_grown_old_takes_no_new_batch() {
 /// Whoever waits at a gate holds nothing.
 #[test]
 fn a_batch_that_holds_something_gives_up_at_a_gate() {
-    let pages = Pages::start(stepwise(Arc::new(SimDisk::untraced())).build()).unwrap();
+    let pages = Pages::start(small(Arc::new(SimDisk::untraced())).build()).unwrap();
     let guard = pin();
     let (first, hot) = (page(&pages, "first ", &guard), page(&pages, "hot ", &guard));
     let mut inside = Vec::new();

@@ -21,7 +21,7 @@ use pagecache::{
 };
 use tests::{seeds, within};
 
-use super::stepwise;
+use super::small;
 
 const HANG: Duration = Duration::from_secs(120);
 /// Whoever writes this is stopped when it has a position and nothing shows yet.
@@ -89,8 +89,7 @@ type Pages = PageCache<Stopping, String, ()>;
 
 fn open() -> Pages {
     // Nothing but the test makes checkpoints, which would wait for the one that is stopped.
-    let config =
-        stepwise(Arc::new(SimDisk::untraced())).log_capacity(8 << 20).checkpoint_every_bytes(6 << 20);
+    let config = small(Arc::new(SimDisk::untraced())).log_capacity(8 << 20).checkpoint_every_bytes(6 << 20);
     Pages::start(config.build()).expect("a new store opens")
 }
 

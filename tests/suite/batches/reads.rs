@@ -8,7 +8,7 @@ use pagecache::{
     pin,
 };
 
-use super::{Pages, look, page, stepwise};
+use super::{Pages, look, page, small};
 
 /// True if the page has changed after `since`.
 fn is_changed(pages: &Pages, pid: PageId, since: Lsn) -> bool {
@@ -23,7 +23,7 @@ fn is_changed(pages: &Pages, pid: PageId, since: Lsn) -> bool {
 #[test]
 fn of_two_batches_that_read_what_the_other_writes_one_commits() {
     for first_is_left in [true, false] {
-        let pages = Pages::start(stepwise(Arc::new(SimDisk::untraced())).build()).unwrap();
+        let pages = Pages::start(small(Arc::new(SimDisk::untraced())).build()).unwrap();
         let guard = pin();
         let (left, right) = (page(&pages, "on duty ", &guard), page(&pages, "on duty ", &guard));
         let since = pages.next_lsn();
@@ -54,7 +54,7 @@ fn of_two_batches_that_read_what_the_other_writes_one_commits() {
 fn a_judge_that_asks_for_a_page_is_asked_again_at_another_position() {
     for words in [1, 6000] {
         let storage = Arc::new(CountingStorage::new(Arc::new(SimDisk::untraced())));
-        let open = || Pages::start(stepwise(storage.clone()).build()).unwrap();
+        let open = || Pages::start(small(storage.clone()).build()).unwrap();
         let pages = open();
         let (read, written) = {
             let guard = pin();

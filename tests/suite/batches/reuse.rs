@@ -9,7 +9,7 @@ use pagecache::{
 };
 use tests::within;
 
-use super::{Pages, look, page, stepwise};
+use super::{Pages, look, page, small};
 
 const HANG: Duration = Duration::from_secs(120);
 
@@ -57,7 +57,7 @@ fn an_id_is_not_given_out_while_a_guard_from_before_its_free_lives() {
 fn an_id_freed_and_used_again_across_a_checkpoint_holds_what_was_written_last() {
     for flushes in [true, false] {
         let mut disk = Arc::new(SimDisk::untraced());
-        let pages = Pages::start(stepwise(disk.clone()).build()).unwrap();
+        let pages = Pages::start(small(disk.clone()).build()).unwrap();
         let pid = {
             let guard = pin();
             let pid = page(&pages, "before ", &guard);
@@ -74,7 +74,7 @@ fn an_id_freed_and_used_again_across_a_checkpoint_holds_what_was_written_last() 
         disk.cut_power();
         disk = Arc::new(disk.crash(&mut Chooser::none()));
         drop(pages);
-        let pages = Pages::start(stepwise(disk).build()).unwrap();
+        let pages = Pages::start(small(disk).build()).unwrap();
         let guard = pin();
         let found = pages.get(pid, &guard).unwrap();
         if flushes {

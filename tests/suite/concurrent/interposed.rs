@@ -18,9 +18,9 @@ use std::{
 
 use pagecache::io::{
     FileId, Operation, Storage,
-    sim::{Chooser, Rng, SimClock, SimDisk, SimSpawner},
+    sim::{Chooser, Rng, SimDisk},
 };
-use tests::{Hook, HookedStorage, seeds, small_tree, within};
+use tests::{Hook, HookedStorage, seeds, small_tree, stepwise, within};
 use tree::{Batch, Config, Db};
 
 const HANG: Duration = Duration::from_secs(120);
@@ -45,13 +45,9 @@ fn interpose(other: impl Fn() + Clone + Send + Sync + 'static, at_writes: bool) 
 /// Opens without a background, and with a log that never fills: an operation in between must not have
 /// to wait for the one that it interrupts.
 fn open(storage: Arc<dyn Storage>, cache: u64, cleaning: bool) -> Db {
-    let clock = Arc::new(SimClock::new());
     small_tree(Config::new().cache_capacity(cache))
         .page_cache(|builder| {
-            builder
-                .storage(storage)
-                .spawner(Arc::new(SimSpawner::new(clock.clone())))
-                .clock(clock)
+            stepwise(builder, storage)
                 .log_segment_bytes(64 << 10)
                 .log_capacity(256 << 20)
                 .checkpoint_every_bytes(128 << 20)

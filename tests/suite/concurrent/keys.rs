@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use pagecache::{
     Admission, Config, ConfigBuilder, Error, FragState, Guard, Materializer, PageCache, PageGet, PageId,
-    PagePtr, Verdict, View,
-    io::sim::{SimClock, SimDisk, SimSpawner},
-    pin,
+    PagePtr, Verdict, View, io::sim::SimDisk, pin,
 };
+use tests::stepwise;
 
 /// A page is a map; a fragment adds to it. Fragments of different names commute.
 type Names = BTreeMap<String, u64>;
@@ -42,12 +41,7 @@ impl Materializer for Maps {
 type Cache = PageCache<Maps, Names, ()>;
 
 fn open() -> Cache {
-    let clock = Arc::new(SimClock::new());
-    let config = ConfigBuilder::new()
-        .storage(Arc::new(SimDisk::untraced()))
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
-        .salt_seed(1);
+    let config = stepwise(ConfigBuilder::new(), Arc::new(SimDisk::untraced())).salt_seed(1);
     Cache::start(config.build()).expect("an empty disk takes a store")
 }
 

@@ -7,10 +7,11 @@ use pagecache::{
     Admission, ConfigBuilder, PageId, Verdict,
     io::{
         FileId,
-        sim::{Chooser, SimClock, SimDisk, SimSpawner},
+        sim::{Chooser, SimDisk},
     },
     pin,
 };
+use tests::stepwise;
 use tree::{Batch, Config, Db};
 
 use super::{
@@ -99,11 +100,7 @@ impl Sample {
 
 /// Settings with segments so small that a tiny store has many.
 fn tiny(builder: ConfigBuilder, disk: &Arc<SimDisk>) -> ConfigBuilder {
-    let clock = Arc::new(SimClock::new());
-    builder
-        .storage(disk.clone())
-        .spawner(Arc::new(SimSpawner::new(clock.clone())))
-        .clock(clock)
+    stepwise(builder, disk.clone())
         .salt_seed(7)
         .block_bytes(BLOCK_BYTES)
         .log_segment_bytes(LOG_SEGMENT_BYTES)
