@@ -1,66 +1,42 @@
 //! How often each thing happened, so that no run passes by doing too little.
 
-/// How often each thing happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) gets: u64,
-    pub(super) links: u64,
-    pub(super) replaces: u64,
-    pub(super) frees: u64,
-    pub(super) allocates: u64,
-    pub(super) reused_ids: u64,
-    pub(super) batches: u64,
-    pub(super) batches_given_up: u64,
-    pub(super) checkpoints: u64,
-    pub(super) closes: u64,
-    pub(super) process_crashes: u64,
-    pub(super) power_cuts: u64,
-    pub(super) failures: u64,
-    pub(super) full_disks: u64,
-    pub(super) refused: u64,
-    pub(super) compared: u64,
+/// The counts by name, and all of them in a row: each is listed once.
+macro_rules! counts {
+    ($($count:ident)*) => {
+        /// How often each thing happened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(super) struct Counts {
+            $(pub(super) $count: u64,)*
+        }
+
+        impl Counts {
+            fn parts(&mut self) -> Vec<&mut u64> {
+                vec![$(&mut self.$count),*]
+            }
+        }
+    };
+}
+
+counts! {
+    gets
+    links
+    replaces
+    frees
+    allocates
+    reused_ids
+    batches
+    batches_given_up
+    checkpoints
+    closes
+    process_crashes
+    power_cuts
+    failures
+    full_disks
+    refused
+    compared
 }
 
 impl Counts {
-    fn parts(&mut self) -> [&mut u64; 16] {
-        let Counts {
-            gets,
-            links,
-            replaces,
-            frees,
-            allocates,
-            reused_ids,
-            batches,
-            batches_given_up,
-            checkpoints,
-            closes,
-            process_crashes,
-            power_cuts,
-            failures,
-            full_disks,
-            refused,
-            compared,
-        } = self;
-        [
-            gets,
-            links,
-            replaces,
-            frees,
-            allocates,
-            reused_ids,
-            batches,
-            batches_given_up,
-            checkpoints,
-            closes,
-            process_crashes,
-            power_cuts,
-            failures,
-            full_disks,
-            refused,
-            compared,
-        ]
-    }
-
     pub(super) fn and(mut self, mut other: Counts) -> Counts {
         self.parts().into_iter().zip(other.parts()).for_each(|(sum, more)| *sum += *more);
         self
