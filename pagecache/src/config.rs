@@ -350,8 +350,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes of a log segment, which bounds the size of one batch. Default: 2 MiB. Fixed when the
-    /// store is made.
+    /// Bytes of a log segment, which bounds the size of one change; a batch beyond it is written in
+    /// parts. Default: 2 MiB. Fixed when the store is made.
     #[must_use]
     pub fn log_segment_bytes(mut self, bytes: usize) -> ConfigBuilder {
         self.settings.log_segment_bytes = bytes;
@@ -408,8 +408,8 @@ impl ConfigBuilder {
     /// Measures how often the parts of the store run and how long they take, for
     /// [`crate::PageCache::profile`]. Default: false. May change at each open.
     ///
-    /// Each measured step then costs two looks at the clock, some 50 to 100 ns; without it, nothing that
-    /// can be told from noise. Takes half a mebibyte of memory.
+    /// Each measured step then costs two looks at the clock; without it, a comparison with null (`cargo run
+    /// --release -p benches --bin metrics` measures both). Takes half a mebibyte of memory.
     #[must_use]
     pub fn timing(mut self, timing: bool) -> ConfigBuilder {
         self.settings.timing = timing;

@@ -133,8 +133,8 @@ impl Config {
     /// Measures how often calls and the parts of the page cache run and how long they take, for
     /// [`Db::profile`]. Default: false. May change at each open.
     ///
-    /// Each measured step then costs two looks at the clock, some 50 to 100 ns; without it, nothing that
-    /// can be told from noise.
+    /// Each measured step then costs two looks at the clock; without it, a comparison with null (`cargo run
+    /// --release -p benches --bin metrics` measures both).
     #[must_use]
     pub fn timing(mut self, to: bool) -> Config {
         self.timing = to || self.print_profile;

@@ -44,7 +44,7 @@ use crate::{
     sync::Mutex,
 };
 
-/// More threads than this do not read a log of at most 256 MiB any faster.
+/// Threads that read the log's tail, at most.
 const SCAN_THREADS_MAX: usize = 8;
 
 /// An open store, before it has a background.
