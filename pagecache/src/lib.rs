@@ -25,6 +25,8 @@ pub use config::{Config, ConfigBuilder, SegmentMode};
 pub use error::{DecodeError, Error, Failure, Result};
 pub use event_log::EventLog;
 pub use ids::{LogId, Lsn, PageId, SegmentId};
+#[cfg(any(test, feature = "sim"))]
+pub use materializer::{Appended, Strings, Words};
 pub use materializer::{Materializer, NullMaterializer};
 pub use pagecache::{
     Admission, Batch, FragState, NewValue, PageCache, PageGet, PagePtr, PageView, Stats, UnsyncedValue,

@@ -120,3 +120,43 @@ impl Materializer for NullMaterializer {
         0
     }
 }
+
+/// Pages are strings; changes are appended to them.
+#[cfg(any(test, feature = "sim"))]
+pub type Strings = Appended<false>;
+
+/// Pages are words; changes append words, and commute.
+#[cfg(any(test, feature = "sim"))]
+pub type Words = Appended<true>;
+
+/// Unites strings by appending them, oldest first; `COMMUTES` says whether one may be added above another
+/// that is pending.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Appended<const COMMUTES: bool>;
+
+#[cfg(any(test, feature = "sim"))]
+impl<const COMMUTES: bool> Materializer for Appended<COMMUTES> {
+    type PageFrag = String;
+    type Recovery = ();
+
+    fn new(_: Config, _: &Option<()>) -> Appended<COMMUTES> {
+        Appended
+    }
+
+    fn merge(&self, frags: &[&String]) -> String {
+        frags.iter().map(|frag| frag.as_str()).collect()
+    }
+
+    fn recover(&self, _: &String) -> Option<()> {
+        None
+    }
+
+    fn size_in_bytes(&self, frag: &String) -> usize {
+        frag.len()
+    }
+
+    fn commutes(&self, _: &String, _: &String) -> bool {
+        COMMUTES
+    }
+}

@@ -13,37 +13,13 @@ use std::{
 };
 
 use pagecache::{
-    Config, ConfigBuilder, Materializer, PageCache, PageId, PagePtr,
+    ConfigBuilder, PageCache, PageId, PagePtr, Strings,
     io::{
         FileId, Storage, SyncReason,
         sim::{SimClock, SimDisk, SimSpawner},
     },
     pin,
 };
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
 
 type Pages = PageCache<Strings, String, ()>;
 

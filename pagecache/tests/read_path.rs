@@ -16,7 +16,7 @@ use std::{
 };
 
 use pagecache::{
-    Config, ConfigBuilder, Materializer, PageCache, PageId, PagePtr, View,
+    ConfigBuilder, PageCache, PageId, PagePtr, Strings, View,
     io::{
         CountingStorage, FileId, Storage, SyncReason,
         sim::{SimClock, SimDisk, SimSpawner},
@@ -48,30 +48,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// Pages are strings; changes are appended to them.
-struct Strings;
-
-impl Materializer for Strings {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Strings {
-        Strings
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
 
 type Pages = PageCache<Strings, String, ()>;
 

@@ -1,32 +1,9 @@
 //! What checkpoints keep of runs, seen from inside.
 
 use super::{PageCache, Verdict};
-use crate::{Admission, Config, ConfigBuilder, Materializer, PageId, PagePtr, ids::Lsn, pin};
+use crate::{Admission, ConfigBuilder, PageId, PagePtr, Strings, ids::Lsn, pin};
 
-struct Texts;
-
-impl Materializer for Texts {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Texts {
-        Texts
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Texts, String, ()>;
+type Pages = PageCache<Strings, String, ()>;
 
 fn open() -> Pages {
     let config = ConfigBuilder::new()

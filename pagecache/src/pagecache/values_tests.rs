@@ -4,7 +4,7 @@ use std::{io::Cursor, sync::Arc};
 
 use super::{NewValue, PageCache, ValueId};
 use crate::{
-    Admission, Config, ConfigBuilder, Error, Failure, Materializer, PageId, PagePtr, Verdict, View,
+    Admission, ConfigBuilder, Error, Failure, PageId, PagePtr, Strings, Verdict, View,
     io::{
         CountingStorage, FileId, Storage, SyncReason,
         sim::{Chooser, SimClock, SimDisk, SimSpawner},
@@ -12,30 +12,7 @@ use crate::{
     pin,
 };
 
-struct Texts;
-
-impl Materializer for Texts {
-    type PageFrag = String;
-    type Recovery = ();
-
-    fn new(_: Config, _: &Option<()>) -> Texts {
-        Texts
-    }
-
-    fn merge(&self, frags: &[&String]) -> String {
-        frags.iter().map(|frag| frag.as_str()).collect()
-    }
-
-    fn recover(&self, _: &String) -> Option<()> {
-        None
-    }
-
-    fn size_in_bytes(&self, frag: &String) -> usize {
-        frag.len()
-    }
-}
-
-type Pages = PageCache<Texts, String, ()>;
+type Pages = PageCache<Strings, String, ()>;
 
 const SEGMENT_BYTES: usize = 8 << 10;
 
@@ -67,7 +44,7 @@ fn bytes(len: usize, salt: u8) -> Vec<u8> {
     (0..len).map(|i| (i / 7 % 251) as u8 ^ (i >> 9) as u8 ^ salt).collect()
 }
 
-fn write<'c>(pages: &'c Pages, bytes: &[u8]) -> NewValue<'c, Texts> {
+fn write<'c>(pages: &'c Pages, bytes: &[u8]) -> NewValue<'c, Strings> {
     let written = pages.write_value(bytes.len() as u64, &mut Cursor::new(bytes)).expect("the disk is well");
     pages.sync_values(vec![written]).expect("the disk is well").remove(0)
 }
