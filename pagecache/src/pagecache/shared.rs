@@ -28,6 +28,9 @@ use crate::{
 /// between two looks.
 const HELP_TRIES_MAX: u32 = 20;
 const HELP_PAUSE: Duration = Duration::from_millis(1);
+/// As [`HELP_TRIES_MAX`], for who writes a large value: each piece of it makes the file longer at once, so
+/// it waits for a checkpoint on a slow device too, five seconds in all.
+const VALUE_TRIES_MAX: u32 = 5_000;
 
 /// Rounds of emptying segments when the file is made compact: each moves an eighth of what is alive,
 /// at least, until few are left.
@@ -213,13 +216,20 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     #[inline]
     pub(crate) fn keep_within_room(&self) {
         if self.cache.store.is_tight() {
-            self.help_to_clean();
+            self.help_to_clean(HELP_TRIES_MAX);
+        }
+    }
+
+    /// As [`Shared::keep_within_room`], between the pieces of a large value.
+    pub(crate) fn make_room_for_value(&self) {
+        if !self.cache.store.note_room() {
+            self.help_to_clean(VALUE_TRIES_MAX);
         }
     }
 
     #[cold]
-    fn help_to_clean(&self) {
-        for _ in 0..HELP_TRIES_MAX {
+    fn help_to_clean(&self, tries_max: u32) {
+        for _ in 0..tries_max {
             // A full disk keeps what is there; the writer learns of it from the log.
             let helped = self.checkpointer.make_room(&self.cache, &self.log, &self.recovery);
             if self.cache.store.note_room() || !matches!(helped, Ok(Helped::NotNow)) {

@@ -97,11 +97,7 @@ where
     ) -> std::result::Result<UnsyncedValue<'_, PM>, Failure> {
         let shared: &Shared<PM> = &self.shared;
         shared.cache.poison.check()?;
-        let between = || {
-            let _has_room = shared.cache.store.note_room();
-            shared.keep_within_room();
-        };
-        Ok(UnsyncedValue(shared.cache.write_value(bytes, source, between)?))
+        Ok(UnsyncedValue(shared.cache.write_value(bytes, source, || shared.make_room_for_value())?))
     }
 
     /// Makes values durable, with one sync for all, so that a batch may name them.
