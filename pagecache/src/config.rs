@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::{Failure, Poison},
     event_log::EventLog,
-    io::{Clock, FileId, FileStorage, Spawner, Storage, SystemClock},
+    io::{Clock, FileId, FileStorage, Spawner, Storage, SystemClock, memory_bytes},
     mem::PageMemory,
     metrics::{Metrics, Work},
 };
@@ -22,6 +22,16 @@ use crate::{
 const BLOCK_BYTES_MIN: usize = 512;
 /// Largest block that the formats allow.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// The largest memory that a store takes unasked.
+const DEFAULT_MEMORY_MAX: u64 = 1 << 30;
+/// The part of the machine's memory that a store takes unasked.
+const DEFAULT_MEMORY_DIVISOR: u64 = 4;
+
+fn default_memory() -> u64 {
+    let machine = memory_bytes().unwrap_or(u64::MAX);
+    (machine / DEFAULT_MEMORY_DIVISOR).min(DEFAULT_MEMORY_MAX)
+}
 
 /// What becomes of the segments of a log that is used alone ([`crate::Log`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +56,8 @@ pub(crate) struct Settings {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) read_only: bool,
-    pub(crate) cache_capacity: u64,
+    /// `None` for what the machine suggests.
+    pub(crate) cache_capacity: Option<u64>,
     pub(crate) flush_every: Option<Duration>,
     pub(crate) page_consolidation_threshold: usize,
     pub(crate) block_bytes: usize,
@@ -84,10 +95,10 @@ impl Config {
         &self.inner.path
     }
 
-    /// Bytes of memory that pages may occupy.
+    /// Bytes of memory that the store may take, see [`ConfigBuilder::cache_capacity`].
     #[must_use]
     pub fn cache_capacity(&self) -> u64 {
-        self.inner.cache_capacity
+        self.inner.cache_capacity.unwrap_or_else(default_memory)
     }
 
     /// The memory that page buffers of this store come from.
@@ -187,7 +198,7 @@ impl Config {
             ),
             (s.store_segment_bytes <= 1 << 30, "store_segment_bytes must be at most 1 GiB"),
             (s.page_consolidation_threshold >= 1, "page_consolidation_threshold must be at least 1"),
-            (s.cache_capacity >= 1, "cache_capacity must be at least 1 byte"),
+            (s.cache_capacity != Some(0), "cache_capacity must be at least 1 byte"),
             (
                 !(s.read_only && (s.temporary || s.create_new)),
                 "read_only opens what is there: it excludes temporary and create_new",
@@ -250,7 +261,7 @@ impl ConfigBuilder {
                 create: true,
                 create_new: false,
                 read_only: false,
-                cache_capacity: 1 << 30,
+                cache_capacity: None,
                 flush_every: Some(Duration::from_millis(500)),
                 page_consolidation_threshold: 5,
                 block_bytes: 4096,
@@ -321,10 +332,15 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes of memory for pages, resident fragments included. Default: 1 GiB. May change at each open.
+    /// Bytes of memory for the store: pages and their changes in memory, former pages that somebody still
+    /// reads, the page table, the log's buffers, what is being read or written. Pages get what the others
+    /// leave, but half at least, so a few mebibytes come on top where it is tiny. Default: a quarter of the
+    /// machine's memory, or of what its control group allows, and at most 1 GiB. May change at each open.
+    ///
+    /// The process takes more by its code and by what its threads allocate for a moment, 32 MiB at most.
     #[must_use]
     pub fn cache_capacity(mut self, bytes: u64) -> ConfigBuilder {
-        self.settings.cache_capacity = bytes;
+        self.settings.cache_capacity = Some(bytes);
         self
     }
 

@@ -12,6 +12,7 @@ mod flip;
 mod kill;
 mod lazy;
 mod linear;
+mod memory;
 mod model;
 mod operations;
 mod pages;

@@ -44,7 +44,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: `default.db`, 1 GiB of cache, a flush every 500 ms.
+    /// The defaults: `default.db`, a quarter of the machine's memory but at most 1 GiB, a flush every 500 ms.
     #[must_use]
     pub fn new() -> Config {
         Config {
@@ -67,7 +67,10 @@ impl Config {
         self.with(|builder| builder.path(path))
     }
 
-    /// Bytes of memory for pages. Default: 1 GiB. May change at each open.
+    /// Bytes of memory for the database, all of it: pages and changes in memory, what readers and iterators
+    /// hold, the page table, the log's buffers, what is being read or written. [`Stats::memory_owners`](crate::Stats::memory_owners)
+    /// tells who has it. Pages get what the others leave, but half at least. Default: a quarter of the
+    /// machine's memory, or of what its control group allows, and at most 1 GiB. May change at each open.
     #[must_use]
     pub fn cache_capacity(self, to: u64) -> Config {
         self.with(|builder| builder.cache_capacity(to))

@@ -192,6 +192,25 @@ impl Stats {
         self.pages.resident_bytes as u64
     }
 
+    /// Bytes of memory that the database may take: [`crate::Config::cache_capacity`].
+    #[must_use]
+    pub fn memory_budget_bytes(&self) -> u64 {
+        self.pages.memory_budget_bytes as u64
+    }
+
+    /// Bytes of memory that the database takes, all owners together.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.pages.memory.total() as u64
+    }
+
+    /// Every owner of the database's memory by name, with its bytes: `pages` in memory, `retired` ones that
+    /// some reader may still see, what `callers` hold, `unused` page memory, the page `table`, the `places`
+    /// of pages on disk, buffers of the `log`, and what is `in_flight` to or from the disk.
+    pub fn memory_owners(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        self.pages.memory.named().into_iter().map(|(name, bytes)| (name, bytes as u64))
+    }
+
     /// Bytes of page memory in use: pages, and what readers still hold of former ones.
     #[must_use]
     pub fn page_memory_bytes(&self) -> u64 {

@@ -21,7 +21,7 @@ use crate::{
         cell::{Claim, Durable, Form},
         pages::Pages,
     },
-    reclaim::Guard,
+    reclaim::{Guard, pin},
     store::Mark,
 };
 
@@ -81,9 +81,29 @@ pub(crate) struct GroupChange {
 #[derive(Debug)]
 pub(crate) enum GroupForm {
     /// What changed, beside what was written before.
-    Appended(MapChanges),
+    Appended(Vec<u8>),
     /// The map pages that differ from the group's index, and with them an index that stands alone.
-    Folded(Vec<MapPage>),
+    Folded(Vec<FoldedPage>),
+}
+
+/// A map page as it is written: a fifth of what its entries would take.
+#[derive(Debug)]
+pub(crate) struct FoldedPage {
+    pub(crate) number: u64,
+    pub(crate) present: u16,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Prefix {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let bytes = |change: &GroupChange| match &change.form {
+            GroupForm::Appended(bytes) => bytes.capacity(),
+            GroupForm::Folded(pages) => pages.iter().map(|page| page.bytes.capacity()).sum(),
+        };
+        let ids = (self.touched.capacity() + self.freed.capacity()) * size_of::<PageId>();
+        ids + self.live.capacity() * size_of::<(u32, u32)>() + self.groups.iter().map(bytes).sum::<usize>()
+    }
 }
 
 impl Changes {
@@ -147,7 +167,6 @@ impl Changes {
         mark: Mark,
         live: Vec<(u32, u32)>,
         folds: Folds,
-        guard: &Guard,
     ) -> Prefix {
         let bound = pages.bound();
         let mut touched = std::mem::take(&mut self.touched);
@@ -160,17 +179,17 @@ impl Changes {
             let number = group_of(pids[0]);
             let grown = grown.remove(&number).unwrap_or(0);
             let form = match folds.remove(&number) {
-                None => GroupForm::Appended(changed_entries(pages, number, pids, guard)),
+                None => GroupForm::Appended(changed_entries(pages, number, pids).encode()),
                 Some(mut changed) => {
                     changed.extend(pids.iter().map(|pid| page_of(*pid)));
-                    GroupForm::Folded(map_pages(pages, number, &changed, bound, guard))
+                    GroupForm::Folded(map_pages(pages, number, &changed, bound))
                 }
             };
             groups.push(GroupChange { number, grown, form });
         }
         // Of these no entry has changed.
         let rest = folds.into_iter().map(|(number, changed)| {
-            let form = GroupForm::Folded(map_pages(pages, number, &changed, bound, guard));
+            let form = GroupForm::Folded(map_pages(pages, number, &changed, bound));
             GroupChange { number, grown: 0, form }
         });
         groups.extend(rest);
@@ -208,16 +227,13 @@ fn page_of(pid: PageId) -> u8 {
     (pid as u64 / MAP_SPAN % GROUP_SPAN) as u8
 }
 
-fn changed_entries<P: Send + Sync + 'static>(
-    pages: &Pages<P>,
-    group: u64,
-    pids: &[PageId],
-    guard: &Guard,
-) -> MapChanges {
+fn changed_entries<P: Send + Sync + 'static>(pages: &Pages<P>, group: u64, pids: &[PageId]) -> MapChanges {
+    // One guard a map page: a long one would keep everybody's garbage.
     let of_page = |pids: &[PageId]| {
+        let guard = pin();
         let entry = |pid: &PageId| {
             // A page whose durable form was taken away again is free with number 0.
-            let entry = map_entry(pages, *pid, guard).unwrap_or(Entry::Free { seq: 0 });
+            let entry = map_entry(pages, *pid, &guard).unwrap_or(Entry::Free { seq: 0 });
             ((*pid as u64 % MAP_SPAN) as u16, entry)
         };
         (page_of(pids[0]), pids.iter().map(entry).collect())
@@ -230,23 +246,22 @@ fn map_pages<P: Send + Sync + 'static>(
     group: u64,
     numbers: &BTreeSet<u8>,
     bound: PageId,
-    guard: &Guard,
-) -> Vec<MapPage> {
+) -> Vec<FoldedPage> {
     let number = |page: &u8| group * GROUP_SPAN + u64::from(*page);
-    numbers.iter().map(|page| map_page(pages, number(page), bound, guard)).collect()
+    let fold = |page: &u8| {
+        let page = map_page(pages, number(page), bound);
+        FoldedPage { number: page.number, present: page.present_count() as u16, bytes: page.encode() }
+    };
+    numbers.iter().map(fold).collect()
 }
 
-fn map_page<P: Send + Sync + 'static>(
-    pages: &Pages<P>,
-    number: u64,
-    bound: PageId,
-    guard: &Guard,
-) -> MapPage {
+fn map_page<P: Send + Sync + 'static>(pages: &Pages<P>, number: u64, bound: PageId) -> MapPage {
+    let guard = pin();
     let first = (number * MAP_SPAN) as PageId;
     assert!(pages.spans.is_filled(first), "map page {number} is written before it was read (MAPS-2)");
     let last = bound.min(first + MAP_SPAN as PageId);
     let entries = (first..last).filter_map(|pid| {
-        let entry = map_entry(pages, pid, guard)?;
+        let entry = map_entry(pages, pid, &guard)?;
         Some(((pid - first) as u16, entry))
     });
     MapPage { number, entries: entries.collect() }

@@ -50,6 +50,8 @@ impl<M: Materializer> Cache<M> {
     }
 
     fn read_parts(&self, pid: PageId, durable: &Durable, pins: &[Pin]) -> Result<M::PageFrag, Failure> {
+        let bytes = pins.iter().map(|pin| pin.addr().len as usize).sum();
+        let _reading = self.budget.in_flight(bytes);
         let frames = self.readers.read(&self.store, pid, pins)?;
         let mut changes = Vec::new();
         let mut seq = durable.seq;

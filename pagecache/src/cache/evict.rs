@@ -1,16 +1,18 @@
-//! Eviction: a clock hand passes over the pages and takes those that nobody touched since its last
-//! pass. Clean pages leave at once, dirty ones are written back first. Of a page with something pending
-//! the base leaves and the changes stay: a batch may touch far more pages than fit (P-8). The hand passes over
-//! parts of the table that nobody has asked for: nothing of them is in memory.
+//! Eviction: a page whose durable form is current leaves memory at once, a dirty one is written back first.
+//! Of a page with something pending the base leaves and the changes stay: a batch may touch far more pages
+//! than fit (P-8).
 //!
-//! How a page is written back is [`super::writeback`]'s business, how it returns [`super::resident`]'s.
+//! * CACHE-4: a head becomes *evicted* under the page's claim, and only while the durable form has its
+//!   number. So whoever sees it finds that form, or a newer place of it, in the durable word.
+//!
+//! How a page is written back is [`super::writeback`]'s business, how it returns [`super::resident`]'s, which
+//! pages leave [`super::victims`]'.
 
 use super::{Cache, resident::copy_of};
 use crate::{
     error::Failure,
     ids::{PageId, PageSeq},
     materializer::Materializer,
-    metrics::Work,
     page::{
         cell::{Cell, Form, Head, Word},
         chain::{ALL_DURABLE, Body, Node, free_chain},
@@ -19,59 +21,22 @@ use crate::{
     store::Purpose,
 };
 
-/// Dirty pages gathered before they are written back together.
-const VICTIMS_PER_ROUND: usize = 64;
-/// Part of the capacity that one call frees beyond what is over it, so that calls are rare.
-const SLACK_DIVISOR: usize = 32;
-
 impl<M: Materializer> Cache<M> {
-    /// True if pages occupy more than they may.
-    #[inline]
-    pub(crate) fn is_over_capacity(&self) -> bool {
-        self.resident_bytes() > self.capacity
+    /// Evicts those whose durable form is current, and returns the others.
+    pub(super) fn evict_clean(&self, pids: &[PageId]) -> Vec<PageId> {
+        let guard = pin();
+        let is_dirty = |pid: &PageId| self.pages.cell(*pid).is_some_and(|cell| !self.evict(cell, &guard));
+        pids.iter().copied().filter(is_dirty).collect()
     }
 
-    /// Evicts pages until the rest fits. One thread does it at a time; others return at once.
-    pub(crate) fn make_room(&self) -> Result<(), Failure> {
-        let Some(mut hand) = self.hand.try_lock() else { return Ok(()) };
-        let _timing = self.metrics.time(Work::Evict);
-        let target = self.capacity - self.capacity / SLACK_DIVISOR;
-        // Two passes take every untouched page; pages touched meanwhile are in use.
-        let mut steps = 2 * self.pages.bound();
-        let mut dirty = Vec::new();
-        while self.resident_bytes() > target && steps > 0 {
-            let guard = pin();
-            while dirty.len() < VICTIMS_PER_ROUND && self.resident_bytes() > target && steps > 0 {
-                steps -= 1;
-                let pid = *hand;
-                let next = self.pages.spans.skip(pid).unwrap_or(pid + 1);
-                *hand = if next < self.pages.bound() { next } else { 0 };
-                let Some(cell) = self.pages.cell(pid) else { continue };
-                if !matches!(cell.head(&guard).1, Head::Chain(_)) || cell.take_touch() {
-                    continue;
-                }
-                if !self.evict(cell, &guard) {
-                    dirty.push(pid);
-                }
-            }
-            drop(guard);
-            self.evict_dirty(&mut dirty)?;
-        }
-        Ok(())
-    }
-
-    fn evict_dirty(&self, dirty: &mut Vec<PageId>) -> Result<(), Failure> {
-        if dirty.is_empty() {
+    /// Writes pages back, then evicts them.
+    pub(super) fn evict_dirty(&self, pids: &[PageId]) -> Result<(), Failure> {
+        if pids.is_empty() {
             return Ok(());
         }
-        self.write_back(dirty, Purpose::Ordinary)?;
+        self.write_back(pids, Purpose::Ordinary)?;
         self.store.note_room();
-        let guard = pin();
-        for pid in dirty.drain(..) {
-            if let Some(cell) = self.pages.cell(pid) {
-                self.evict(cell, &guard);
-            }
-        }
+        self.evict_clean(pids);
         Ok(())
     }
 
@@ -96,6 +61,7 @@ impl<M: Materializer> Cache<M> {
         let charge = top.chain_charge();
         if cell.set(word, Word::evicted(top.seq), guard) {
             self.uncharge(charge);
+            self.budget.page_left();
         }
         true
     }
@@ -124,7 +90,7 @@ impl<M: Materializer> Cache<M> {
         }
         let charge = chain.chain_charge();
         self.charge(charge);
-        match cell.replace(word, chain, guard) {
+        match cell.replace_sharing(word, chain, charge, guard) {
             Ok(_) => self.uncharge(top.chain_charge()),
             Err(chain) => {
                 self.uncharge(charge);

@@ -50,7 +50,10 @@ impl<M: Materializer> Cache<M> {
             return None;
         }
         match self.united(cell, top, guard) {
-            Some(chain) => self.put_folded(cell, word, top, chain, guard),
+            Some(chain) => {
+                let shared = top.ground().map_or(0, |ground| ground.charge);
+                self.put_folded(cell, word, top, chain, shared, guard)
+            }
             None => self.consolidate(cell, word, top, guard),
         }
     }
@@ -102,18 +105,20 @@ impl<M: Materializer> Cache<M> {
         Node::folded(&self.memory, draft, unsaved)
     }
 
-    /// Puts a chain that says the same in the place of the one headed by `top`.
+    /// Puts a chain that says the same in the place of the one headed by `top`; they have fragments of
+    /// `shared_bytes` in common.
     fn put_folded<'g>(
         &self,
         cell: &Cell<M::PageFrag>,
         word: Word<M::PageFrag>,
         top: &'g Node<M::PageFrag>,
         chain: Placed<Node<M::PageFrag>>,
+        shared_bytes: usize,
         guard: &'g Guard,
     ) -> Option<Folded<'g, M::PageFrag>> {
         let charge = chain.chain_charge();
         self.charge(charge);
-        match cell.replace(word, chain, guard) {
+        match cell.replace_sharing(word, chain, shared_bytes, guard) {
             Ok(installed) => {
                 self.uncharge(top.chain_charge());
                 match cell.head(guard) {
@@ -167,7 +172,7 @@ impl<M: Materializer> Cache<M> {
             oldest: top.oldest_above(durable.map_or(0, |durable| durable.seq)),
             charge,
         };
-        self.put_folded(cell, word, top, Node::folded(&self.memory, draft, unsaved), guard)
+        self.put_folded(cell, word, top, Node::folded(&self.memory, draft, unsaved), 0, guard)
     }
 
     /// The changes that `durable` lacks, if they may become a delta-page.
@@ -199,7 +204,7 @@ impl<M: Materializer> Cache<M> {
             charge,
         };
         self.charge(charge);
-        match cell.replace(word, Node::bottom(&self.memory, draft), guard) {
+        match cell.replace_sharing(word, Node::bottom(&self.memory, draft), charge, guard) {
             Ok(_) => self.uncharge(top.chain_charge()),
             Err(_) => self.uncharge(charge),
         }

@@ -147,6 +147,7 @@ impl<M: Materializer> Cache<M> {
                     let (durable, word) = value(seq, Arc::new(extents));
                     let mut changes = self.changes.lock();
                     changes.recovered_value(pid, lsn);
+                    self.pages.note_durable_bytes(0, durable.as_ref().map_or(0, Durable::memory_bytes));
                     return cell.restore(durable, word);
                 }
             };
@@ -156,8 +157,12 @@ impl<M: Materializer> Cache<M> {
                 Some(below) => Node::atop(&self.memory, draft, below),
             });
         }
+        self.pages.note_durable_bytes(0, durable.as_ref().map_or(0, Durable::memory_bytes));
         match chain {
-            Some(top) => cell.restore_chain(durable, top),
+            Some(top) => {
+                self.budget.page_entered();
+                cell.restore_chain(durable, top);
+            }
             None => cell.restore(durable, word),
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Maps {
     /// Gone once every page of it is in its cell.
     replay: Mutex<Option<Arc<Replay>>>,
     replay_left: AtomicUsize,
+    /// Bytes of memory of `replay`.
+    replay_bytes: AtomicUsize,
     /// Ids that are free in map pages that were not loaded.
     hidden_free: AtomicUsize,
     /// The map page at which the search for free ids goes on.
@@ -71,6 +73,7 @@ impl Maps {
             groups: Mutex::new(groups),
             bound: bound as PageId,
             replay_left: AtomicUsize::new(replay.as_ref().map_or(0, |replay| replay.pages().count())),
+            replay_bytes: AtomicUsize::new(replay.as_ref().map_or(0, Replay::memory_bytes)),
             replay: Mutex::new(replay.map(Arc::new)),
             hidden_free: AtomicUsize::new(bound.saturating_sub(present) as usize),
             search: Mutex::new(0),
@@ -101,7 +104,19 @@ impl Maps {
         self.hidden_free.fetch_sub(free.min(hidden), Ordering::Relaxed);
         if replayed > 0 && self.replay_left.fetch_sub(replayed, Ordering::Relaxed) == replayed {
             *self.replay.lock() = None;
+            self.replay_bytes.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Bytes of memory of what the log's tail says, while there are pages that lack their changes.
+    #[inline]
+    pub(crate) fn replay_bytes(&self) -> usize {
+        self.replay_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of memory of what is known of the groups.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.groups().iter().map(|group| group.memory_bytes()).sum()
     }
 
     /// Ids that are free and not in the list of free ids, as the checkpoint has it.
@@ -124,6 +139,14 @@ impl Group {
     /// The group's table, which is not superseded meanwhile (MAPS-1).
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupTable> {
         self.table.lock()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let table = self.lock();
+        let pages = table.pages.as_ref().map_or(0, BTreeMap::len);
+        size_of::<Group>()
+            + pages * size_of::<(u8, MapPageRef)>()
+            + table.changes.capacity() * size_of::<FrameRef>()
     }
 
     /// What the directory says of the group.

@@ -11,6 +11,7 @@
 //! Of a store that was opened, [`maps`] knows where the page table lies and [`replay`] what the log adds;
 //! [`load`] fills cells from both. What a checkpoint does with the list is [`super::checkpoint`]'s business.
 
+mod budget;
 mod changes;
 mod durable;
 mod evict;
@@ -18,22 +19,25 @@ mod fold;
 mod free;
 mod load;
 mod maps;
+mod pressure;
 mod readers;
 mod relocate;
 mod replay;
 mod resident;
 mod values;
+mod victims;
 mod writeback;
 
 use std::{mem::size_of, sync::Arc};
 
+pub(crate) use budget::Budget;
 pub(crate) use changes::{Changes, Folds, GroupForm, Prefix, Wanted};
 pub(crate) use maps::{GROUP_PAGES, Group, GroupTable, Maps};
 pub(crate) use replay::{Replay, RunPlaces, TailChange};
 pub(crate) use resident::{Resident, is_value};
 pub(crate) use values::{NewValue, Written as WrittenValue};
 
-use self::readers::Readers;
+use self::{readers::Readers, victims::Victims};
 use crate::{
     error::Poison,
     ids::PageId,
@@ -42,7 +46,7 @@ use crate::{
     metrics::{Metrics, Work},
     page::{chain::Node, pages::Pages},
     store::Store,
-    sync::{AtomicUsize, Mutex, Ordering},
+    sync::{AtomicBool, Mutex},
 };
 
 /// The pages of a store: those in memory, and the way to the rest.
@@ -59,9 +63,12 @@ pub(crate) struct Cache<M: Materializer> {
     pub(crate) metrics: Metrics<Work>,
     pub(crate) poison: Arc<Poison>,
     pub(crate) readers: Readers,
-    resident_bytes: AtomicUsize,
-    capacity: usize,
-    hand: Mutex<PageId>,
+    pub(crate) budget: Budget,
+    victims: Mutex<Victims>,
+    /// Where to go on with cleaning dirty pages.
+    cleaned_from: Mutex<PageId>,
+    /// Dirty pages have more than their part of the memory.
+    too_many_dirty: AtomicBool,
 }
 
 impl<M: Materializer> Cache<M> {
@@ -71,7 +78,7 @@ impl<M: Materializer> Cache<M> {
         pages: Pages<M::PageFrag>,
         maps: Maps,
         store: Store,
-        capacity: u64,
+        budget: Budget,
         poison: Arc<Poison>,
     ) -> Cache<M> {
         Cache {
@@ -84,9 +91,10 @@ impl<M: Materializer> Cache<M> {
             metrics: Metrics::off(),
             poison,
             readers: Readers::default(),
-            resident_bytes: AtomicUsize::new(0),
-            capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
-            hand: Mutex::new(0),
+            budget,
+            victims: Mutex::new(Victims::default()),
+            cleaned_from: Mutex::new(0),
+            too_many_dirty: AtomicBool::new(false),
         }
     }
 
@@ -102,22 +110,26 @@ impl<M: Materializer> Cache<M> {
         size_of::<Node<M::PageFrag>>() + frag.map_or(0, |frag| self.materializer.size_in_bytes(frag))
     }
 
+    #[inline]
     pub(crate) fn charge(&self, bytes: usize) {
-        // Relaxed: a sum that nobody orders anything by.
-        self.resident_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.charge(bytes);
     }
 
+    #[inline]
     pub(crate) fn uncharge(&self, bytes: usize) {
-        self.resident_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.uncharge(bytes);
     }
 
     /// Bytes that pages may occupy.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    #[inline]
+    pub(crate) fn pages_max(&self) -> usize {
+        self.budget.pages_max(self.table_bytes())
     }
 
-    /// Bytes of pages in memory.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        self.resident_bytes.load(Ordering::Relaxed)
+    /// Bytes of the mapping table, of what it says of durable forms, and of what it does not say yet.
+    #[inline]
+    pub(crate) fn table_bytes(&self) -> usize {
+        let (cells, durable) = self.pages.memory_bytes();
+        cells + durable + self.maps.replay_bytes()
     }
 }

@@ -25,6 +25,8 @@ use crate::{
 const PARTS_MIN: usize = 3;
 /// A page has no more parts than this.
 const THREADS: usize = 4;
+/// Bytes of a reader's stack: a read and its checksum.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Who reads the parts of pages.
 #[derive(Debug, Default)]
@@ -66,7 +68,8 @@ impl Readers {
     fn pool(&self) -> Option<&ThreadPool> {
         let make = || {
             let named = |number| format!("pagecache-read-{number}");
-            ThreadPoolBuilder::new().num_threads(THREADS).thread_name(named).build().ok()
+            let threads = ThreadPoolBuilder::new().num_threads(THREADS).stack_size(STACK_BYTES);
+            threads.thread_name(named).build().ok()
         };
         self.pool.get_or_init(make).as_ref()
     }

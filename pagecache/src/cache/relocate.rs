@@ -32,7 +32,9 @@ impl<M: Materializer> Cache<M> {
         let mut moved = 0;
         let mut has_tables = false;
         for &segment in segments {
+            let reading = self.budget.in_flight(self.store.segment_bytes() as usize);
             let frames = self.store.scan(segment)?;
+            drop(reading);
             has_tables |= self.touch_tables(&frames);
             for (pid, addr) in parts_of(&frames, |kind| kind == FrameKind::Value) {
                 moved += self.move_extent(pid, addr)?;
@@ -82,9 +84,12 @@ impl<M: Materializer> Cache<M> {
             let mut batch = self.store.batch(Purpose::Ordinary, Stream::Survivors);
             let mut written = Vec::with_capacity(round.len());
             let mut bytes = 0;
+            let mut writing = self.budget.in_flight(0);
             for (pid, addr) in round {
+                batch.write_if_full()?;
                 if let Some(page) = self.move_one(pid, addr, &mut batch, &pin())? {
                     bytes += u64::from(addr.len);
+                    writing.set(batch.memory_bytes() + addr.len as usize);
                     written.push(page);
                 }
             }

@@ -56,6 +56,15 @@ impl Replay {
         Replay { changes, runs, log }
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let runs = self
+            .runs
+            .values()
+            .map(|run| size_of::<(Lsn, RunPlaces)>() + run.parts.capacity() * size_of::<(Lsn, u32)>());
+        self.changes.capacity() * size_of::<TailChange>() + runs.sum::<usize>()
+    }
+
     /// Every page that has changes, in order.
     pub(crate) fn pages(&self) -> impl Iterator<Item = PageId> {
         self.changes.chunk_by(|a, b| a.pid == b.pid).map(|changes| changes[0].pid)

@@ -37,12 +37,16 @@ impl<M: Materializer> Cache<M> {
         guard: &'g Guard,
     ) -> Result<Resident<'g, M::PageFrag>, Failure> {
         let Some(cell) = self.pages.cell(pid) else { return Ok(Resident::Unallocated) };
+        let mut was_fetched = false;
         loop {
             let (word, head) = cell.head(guard);
             match head {
                 Head::Chain(top) => {
                     if stands_on_base(top) {
-                        cell.touch();
+                        // Who fetches a page has not come back to it: it is on probation.
+                        if !was_fetched {
+                            cell.touch();
+                        }
                         return Ok(classify(word, top));
                     }
                     if is_value(cell, guard) {
@@ -52,7 +56,10 @@ impl<M: Materializer> Cache<M> {
                 }
                 // Whoever comes with an old id finds the page gone, as it is: this is another one.
                 Head::Evicted(_) if is_value(cell, guard) => return Ok(Resident::Free(word)),
-                Head::Evicted(seq) => self.fetch(pid, cell, word, seq, guard)?,
+                Head::Evicted(seq) => {
+                    self.fetch(pid, cell, word, seq, guard)?;
+                    was_fetched = true;
+                }
                 Head::Free(_) => return Ok(Resident::Free(word)),
                 Head::Allocated(_) => return Ok(Resident::Allocated(word)),
                 Head::Unallocated if pid >= self.pages.spans.bound() => return Ok(Resident::Unallocated),
@@ -75,7 +82,13 @@ impl<M: Materializer> Cache<M> {
         let node = self.clean_base(frag, seq);
         let charge = node.charge;
         self.charge(charge);
-        if cell.replace(word, node, guard).is_err() {
+        if cell.replace(word, node, guard).is_ok() {
+            self.budget.page_entered();
+            // Without it the page is an untouched one under the clock: not worth a wait.
+            if let Some(mut victims) = self.victims.try_lock() {
+                victims.admit(pid, charge);
+            }
+        } else {
             self.uncharge(charge);
         }
         Ok(())
@@ -98,13 +111,13 @@ impl<M: Materializer> Cache<M> {
         let mut kept: Vec<&Node<M::PageFrag>> =
             top.walk().take_while(|node| node.seq > durable_seq).collect();
         let mut chain = self.clean_base(base, durable_seq);
-        let mut charge = chain.charge;
+        let (mut charge, base_charge) = (chain.charge, chain.charge);
         while let Some(node) = kept.pop() {
             charge += node.charge;
             chain = Node::atop(&self.memory, copy_of(node), chain);
         }
         self.charge(charge);
-        match cell.replace(word, chain, guard) {
+        match cell.replace_sharing(word, chain, charge - base_charge, guard) {
             Ok(_) => self.uncharge(top.chain_charge()),
             Err(chain) => {
                 self.uncharge(charge);

@@ -77,6 +77,7 @@ impl<M: Materializer> NewValue<'_, M> {
         let durable = Durable { seq: self.seq, form: Form::Value(self.extents.clone()) };
         {
             let mut changes = self.cache.changes.lock();
+            self.cache.note_durable_bytes(cell, &durable, &guard);
             changes.record(self.pid, &self.claim, durable, lsn, &guard);
             self.extents.addrs().for_each(|addr| self.cache.store.name(addr));
         }
@@ -170,6 +171,7 @@ impl<M: Materializer> Cache<M> {
         payload: u64,
         source: &mut dyn Read,
     ) -> Result<Extent, Failure> {
+        let _writing = self.budget.in_flight(payload as usize);
         let mut batch = self.store.batch(Purpose::Ordinary, Stream::Values);
         let mut filled = Ok(());
         let fill = |out: &mut [u8]| filled = source.read_exact(out);
@@ -193,6 +195,8 @@ impl<M: Materializer> Cache<M> {
         if cell.durable(&pin()).filter(lies_there).is_none() {
             return Ok(0);
         }
+        // What is read, and what of it is being written.
+        let _moving = self.budget.in_flight(2 * addr.len as usize);
         let frame = self.store.read(&self.store.pin(addr)?, pid as u64, None)?;
         let (mut rest, mut pieces, mut written) = (frame.payload(), Vec::new(), Vec::new());
         while !rest.is_empty() {
@@ -217,6 +221,7 @@ impl<M: Materializer> Cache<M> {
         let durable = Durable { seq, form: Form::Value(Arc::new(extents)) };
         let mut changes = self.changes.lock();
         self.account(cell, &durable, &guard)?;
+        self.note_durable_bytes(cell, &durable, &guard);
         changes.record(pid, &claim, durable, 0, &guard);
         Ok(u64::from(addr.len))
     }

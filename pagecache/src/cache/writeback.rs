@@ -92,7 +92,11 @@ impl<M: Materializer> Cache<M> {
             let _timing = self.metrics.time(Work::PageOut);
             let mut batch = self.store.batch(purpose, Stream::Hot);
             let mut written = Vec::with_capacity(round.len());
+            let mut writing = self.budget.in_flight(0);
             for &pid in round {
+                writing.set(batch.memory_bytes());
+                // Now, and not under the guard.
+                batch.write_if_full()?;
                 match self.write_one(pid, &mut batch, &pin())? {
                     Outcome::Clean => done.pages += 1,
                     Outcome::Later => done.skipped.push(pid),
@@ -218,6 +222,7 @@ impl<M: Materializer> Cache<M> {
             };
             let durable = Durable { seq: page.seq, form: form.unwrap_or(cell::Form::Free) };
             self.account(cell, &durable, guard)?;
+            self.note_durable_bytes(cell, &durable, guard);
             changes.record(page.pid, &page.claim, durable, page.newest, guard);
             if let Form::Free(word) = page.form {
                 let charge = match cell.head(guard).1 {
@@ -227,13 +232,23 @@ impl<M: Materializer> Cache<M> {
                 // Nobody changes a freed page before it is given back, so this swap succeeds.
                 if cell.set(word, Word::free(page.seq), guard) {
                     self.uncharge(charge);
+                    self.budget.page_left();
                     changes.freed(page.pid);
                 }
             } else {
                 self.forget_unsaved(cell, guard);
             }
+            // Its place in the list of changes comes first: a scan that misses the page comes before a
+            // prefix that has it (P-1).
+            self.pages.unmark_dirty(page.pid, || self.lacking(page.pid, guard).1);
         }
         Ok(())
+    }
+
+    /// Charges the record that is about to take the place of the cell's.
+    pub(super) fn note_durable_bytes(&self, cell: &Cell<M::PageFrag>, new: &Durable, guard: &Guard) {
+        let before = cell.durable(guard).map_or(0, Durable::memory_bytes);
+        self.pages.note_durable_bytes(before, new.memory_bytes());
     }
 
     /// Moves live bytes from the segments of the old form to those of the new one.

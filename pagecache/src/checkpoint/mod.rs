@@ -198,10 +198,9 @@ impl State {
         let oldest_dirty = oldest_dirty(cache);
         let (folds, is_directory_wanted) = table::plan(cache)?;
         let mut prefix = {
-            let guard = pin();
             let mut changes = cache.changes.lock();
             let (mark, live) = (cache.store.mark(), cache.store.live_table());
-            changes.take_prefix(&cache.pages, mark, live, folds, &guard)
+            changes.take_prefix(&cache.pages, mark, live, folds)
         };
         prefix.directory |= is_directory_wanted;
         let replay_from = watermark.min(oldest_run).min(oldest_dirty);
@@ -213,6 +212,7 @@ impl State {
             cache.changes.lock().put_back(prefix);
             return Ok(());
         }
+        let _writing = cache.budget.in_flight(prefix.memory_bytes());
         let outcome = self.write_and_publish(cache, log, recovery, &prefix, replay_from, clean);
         if let Err(failure) = outcome {
             cache.changes.lock().put_back(prefix);
@@ -275,10 +275,8 @@ enum Rest {
 
 /// The dirty pages as of now, the last one first. They stay marked.
 fn take_dirty<M: Materializer>(cache: &Cache<M>) -> Vec<PageId> {
-    let mut dirty = Vec::new();
-    cache.pages.drain_dirty(|pid| dirty.push(pid));
-    // What is written is unmarked by the look for the oldest change.
-    dirty.iter().for_each(|&pid| cache.pages.mark_dirty(pid));
+    let mut dirty = cache.pages.dirty_pages();
+    // What is written is unmarked then, or by the look for the oldest change.
     dirty.reverse();
     dirty
 }
@@ -289,10 +287,10 @@ fn write_back<M: Materializer>(cache: &Cache<M>, dirty: &mut Vec<PageId>) -> Res
     while !dirty.is_empty() {
         let chunk: Vec<PageId> = (0..PAGES_PER_LOOK).map_while(|_| dirty.pop()).collect();
         let _skipped_ones_stay_marked = cache.write_back(&chunk, store::Purpose::Checkpoint)?;
-        if cache.is_over_capacity() {
+        if cache.is_short_of_memory() {
             // What the log's tail holds comes into memory here, if nobody has asked for it.
             // A full disk keeps it there.
-            let _ = cache.make_room();
+            let _ = cache.make_room_to_write();
         }
         if !dirty.is_empty() && !cache.store.has_room() {
             return Ok(Rest::Dirty);
@@ -303,16 +301,11 @@ fn write_back<M: Materializer>(cache: &Cache<M>, dirty: &mut Vec<PageId>) -> Res
 
 /// Smallest LSN that some dirty page's durable form lacks; pages that are clean lose their bit.
 fn oldest_dirty<M: Materializer>(cache: &Cache<M>) -> Lsn {
-    let guard = pin();
     let mut oldest = ALL_DURABLE;
-    let mut still = Vec::new();
-    cache.pages.drain_dirty(|pid| {
-        let (lacks, dirty) = cache.lacking(pid, &guard);
+    cache.pages.scan_dirty(|pid| {
+        let (lacks, dirty) = cache.lacking(pid, &pin());
         oldest = oldest.min(lacks);
-        if dirty {
-            still.push(pid);
-        }
+        dirty
     });
-    still.iter().for_each(|&pid| cache.pages.mark_dirty(pid));
     oldest
 }

@@ -17,7 +17,7 @@ use super::{
     fold::{self, Digest, Nonsense, digest},
 };
 use crate::{
-    cache::{Cache, GROUP_PAGES, Maps, Replay},
+    cache::{Budget, Cache, GROUP_PAGES, Maps, Replay},
     config::Config,
     error::{Failure, Poison},
     format::{
@@ -101,7 +101,7 @@ pub(crate) fn open<M: Materializer + Sync>(
     let mut pages = Pages::new();
     pages.restore_bound(folded.bound)?;
     // Until their map pages are loaded, what the tail says keeps the log.
-    replay.iter().flat_map(Replay::pages).for_each(|pid| pages.mark_dirty(pid));
+    replay.iter().flat_map(Replay::pages).for_each(|pid| _ = pages.mark_dirty(pid));
     let live = directory.as_ref().map_or(&[][..], |directory| &directory.segments);
     let named = superblock.directory.as_ref().map(|named| named.addr);
     // A second materializer knows what the tail added; the first one only decoded it.
@@ -112,7 +112,7 @@ pub(crate) fn open<M: Materializer + Sync>(
         pages,
         Maps::new(directory.as_ref(), replay),
         Store::new(file.clone(), live, named, settings.cleaning)?,
-        settings.cache_capacity,
+        Budget::new(config.cache_capacity()),
         poison.clone(),
     );
     settle_values(&cache)?;
@@ -122,7 +122,10 @@ pub(crate) fn open<M: Materializer + Sync>(
     };
     let end = position.end;
     let publisher = Publisher::new(file, superblock.clone(), slots);
-    let log = Log::new(storage.clone(), log_geometry(config, &superblock), poison.clone(), position)?;
+    settings.memory.expect_at_most(cache.budget.bytes());
+    let geometry = log_geometry(config, &superblock);
+    let log = Log::new(storage.clone(), geometry, poison.clone(), position)?;
+    log.bound_turns(cache.budget.take_log_turns(geometry.buffers, geometry.buffer_bytes));
     let checkpointer = Checkpointer::new(superblock, publisher, salts);
     let recovery = Mutex::new(folded.recovery);
     let mut opened = Opened { cache, log, checkpointer, recovery, salt: None, was_recovered };

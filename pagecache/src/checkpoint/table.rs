@@ -148,7 +148,7 @@ struct Writer<'c, M: Materializer> {
 }
 
 /// A frame to be written: number, kind and payload.
-type Frame = (u64, FrameKind, Vec<u8>);
+type Frame<'f> = (u64, FrameKind, &'f [u8]);
 
 impl<M: Materializer> Writer<'_, M> {
     fn write(
@@ -175,7 +175,7 @@ impl<M: Materializer> Writer<'_, M> {
             tallies: Vec::new(),
             segments: self.live(prefix, superseded.iter().copied().chain(old_directory))?,
         };
-        let directory = self.put(&[(0, FrameKind::Directory, directory.encode())])?[0];
+        let directory = self.put(&[(0, FrameKind::Directory, &directory.encode())])?[0];
         self.cache.store.make_durable(SyncReason::Images)?;
         Ok(NewTable { directory, groups, superseded })
     }
@@ -187,12 +187,12 @@ impl<M: Materializer> Writer<'_, M> {
         superseded: &mut Vec<FragmentAddr>,
     ) -> Result<Vec<(Arc<Group>, GroupTable)>, Failure> {
         let frames = prefix.groups.iter().flat_map(|change| match &change.form {
-            GroupForm::Appended(changes) => vec![(change.number, FrameKind::MapChanges, changes.encode())],
+            GroupForm::Appended(bytes) => vec![(change.number, FrameKind::MapChanges, &bytes[..])],
             GroupForm::Folded(pages) => {
-                pages.iter().map(|page| (page.number, FrameKind::MapPage, page.encode())).collect()
+                pages.iter().map(|page| (page.number, FrameKind::MapPage, &page.bytes[..])).collect()
             }
         });
-        let mut written = self.put(&frames.collect::<Vec<Frame>>())?.into_iter();
+        let mut written = self.put(&frames.collect::<Vec<Frame<'_>>>())?.into_iter();
         let mut groups = Vec::new();
         let mut indexes = Vec::new();
         for change in &prefix.groups {
@@ -204,25 +204,26 @@ impl<M: Materializer> Writer<'_, M> {
                 GroupForm::Folded(pages) => {
                     let pages = pages.iter().zip(&mut written).map(|(page, at)| MapPageRef {
                         number: (page.number % GROUP_SPAN) as u8,
-                        present: page.present_count() as u16,
+                        present: page.present,
                         at,
                     });
                     superseded.extend(table.fold(pages));
                     let map_pages = table.pages().into_iter().flatten().map(|(_, page)| *page).collect();
                     let index = Index { group: change.number, map_pages };
-                    indexes.push((groups.len(), (change.number, FrameKind::MapIndex, index.encode())));
+                    indexes.push((groups.len(), (change.number, index.encode())));
                 }
             }
             groups.push((group, table));
         }
-        let (places, frames): (Vec<usize>, Vec<Frame>) = indexes.into_iter().unzip();
-        for (place, at) in places.into_iter().zip(self.put(&frames)?) {
-            groups[place].1.index = Some(at);
+        let frames = indexes.iter().map(|(_, (number, bytes))| (*number, FrameKind::MapIndex, &bytes[..]));
+        let written = self.put(&frames.collect::<Vec<Frame<'_>>>())?;
+        for ((place, _), at) in indexes.iter().zip(written) {
+            groups[*place].1.index = Some(at);
         }
         Ok(groups)
     }
 
-    fn put(&mut self, frames: &[Frame]) -> Result<Vec<FrameRef>, Failure> {
+    fn put(&mut self, frames: &[Frame<'_>]) -> Result<Vec<FrameRef>, Failure> {
         let mut places = Vec::with_capacity(frames.len());
         for frames in frames.chunks(FRAMES_PER_BATCH) {
             let mut batch = self.cache.store.batch(store::Purpose::Checkpoint, Stream::Tables);

@@ -59,6 +59,11 @@ impl Extents {
         self.0.iter().map(|extent| extent.addr)
     }
 
+    /// Bytes of memory that the list takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Extent>()
+    }
+
     /// Bytes that [`Extents::encode`] adds, at most.
     pub(crate) fn encoded_bytes_max(&self) -> usize {
         2 * 10 + self.0.len() * EXTENT_BYTES_MAX

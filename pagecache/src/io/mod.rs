@@ -9,6 +9,7 @@ mod conformance;
 #[cfg(any(test, feature = "sim"))]
 mod counting;
 mod file;
+mod machine;
 mod operation;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -25,6 +26,7 @@ pub use clock::SystemClock;
 #[cfg(any(test, feature = "sim"))]
 pub use counting::{CountingStorage, Counts, Tally};
 pub use file::FileStorage;
+pub(crate) use machine::memory_bytes;
 pub use operation::Operation;
 pub use spawn::ThreadSpawner;
 

@@ -13,6 +13,10 @@ use std::{
 use super::{Job, Next, Spawner, Worker};
 use crate::sync::{Condvar, Mutex};
 
+/// Bytes of a thread's stack: the deepest job uses a tenth, and the system counts all of it where a limit is
+/// set on a process's data.
+const STACK_BYTES: usize = 512 << 10;
+
 /// Runs each job on a named thread, which sleeps between steps as the job's [`Next`] says.
 ///
 /// A panic in a job ends its thread, and `join` returns; nobody else is told. A job that others wait
@@ -24,7 +28,8 @@ impl Spawner for ThreadSpawner {
     fn spawn(&self, name: &'static str, job: Job) -> io::Result<Box<dyn Worker>> {
         let alarm = Arc::new(Alarm::default());
         let heard = Arc::clone(&alarm);
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || run(job, &heard))?;
+        let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        let handle = thread.spawn(move || run(job, &heard))?;
         let id = handle.thread().id();
         Ok(Box::new(ThreadWorker { name, id, alarm, handle: Mutex::new(Some(handle)) }))
     }

@@ -40,6 +40,8 @@ pub(super) struct LogBuffer {
     /// Bytes to be written in this turn; set by the one who seals before it releases its claim.
     end: AtomicU32,
     place: Mutex<Place>,
+    /// The most that a turn had room for.
+    touched: AtomicU32,
     block_bytes: u32,
     bytes: Box<[UnsafeCell<u8>]>,
 }
@@ -71,6 +73,7 @@ impl LogBuffer {
             base: AtomicU64::new(0),
             end: AtomicU32::new(0),
             place: Mutex::new(Place::default()),
+            touched: AtomicU32::new(0),
             block_bytes,
             bytes,
         }
@@ -109,6 +112,11 @@ impl LogBuffer {
         Claim { buffer: self, at, len }
     }
 
+    /// Bytes of memory that turns up to now may have written to.
+    pub(super) fn touched_bytes(&self) -> usize {
+        self.touched.load(Relaxed) as usize
+    }
+
     /// Opens the buffer for `turn`; false while a late claim is still being taken back.
     pub(super) fn recycle(&self, turn: u64, place: Place) -> bool {
         assert!(place.capacity as usize <= self.bytes.len(), "a turn of {} bytes", place.capacity);
@@ -116,6 +124,7 @@ impl LogBuffer {
         self.state.recycle(turn, limit, || {
             self.base.store(place.base.cast_unsigned(), Relaxed); // published with the turn
             *self.place.lock() = place;
+            self.touched.fetch_max(place.capacity, Relaxed);
         })
     }
 

@@ -103,6 +103,10 @@ impl Geometry {
     }
 }
 
+/// Turns that may wait to be written before whoever appends writes them: the one that is filled, and the one
+/// before it, which others may be writing.
+const TURNS_UNWRITTEN: u64 = 1;
+
 /// What the log asks of higher layers. Called with no lock of the log held.
 pub(crate) trait Host: Send + Sync {
     /// Before the first append after an open: publishes a fresh salt valid from `from` on, durably,
@@ -147,6 +151,8 @@ pub(crate) struct Log {
     epoch: OnceLock<Epoch>,
     /// Turn `t` is served by buffer `t % buffers`.
     buffers: Box<[LogBuffer]>,
+    /// Bytes of a turn, but for one that is opened for a larger record.
+    turn_bytes: AtomicU64,
     /// The turn that takes reservations; 0 before the first.
     current: AtomicU64,
     opening: Mutex<Opening>,
@@ -191,6 +197,7 @@ impl Log {
             host: OnceLock::new(),
             epoch: OnceLock::new(),
             buffers: (0..geometry.buffers).map(buffer).collect(),
+            turn_bytes: AtomicU64::new(geometry.buffer_bytes as u64),
             current: AtomicU64::new(0),
             opening: Mutex::new(Opening::closed_at(end)),
             opened: Condvar::new(),
@@ -204,6 +211,18 @@ impl Log {
     /// Names the host; the first call counts. Without one the log takes no reservations.
     pub(crate) fn set_host(&self, host: Weak<dyn Host>) {
         let _first_counts = self.host.set(host);
+    }
+
+    /// Bounds the bytes of a turn, and with it the memory that is touched of each buffer; a turn that is
+    /// opened for a larger record is as long as that takes.
+    pub(crate) fn bound_turns(&self, bytes: usize) {
+        // Relaxed: whoever opens the next turn sees it, or the one after that.
+        self.turn_bytes.store(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of memory that the buffers take: what was ever written to them.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.buffers.iter().map(LogBuffer::touched_bytes).sum()
     }
 
     /// Largest payload of one record, in bytes.
@@ -330,6 +349,17 @@ impl Log {
         let written = self.write_ready()?;
         let extended = self.segments.prepare(self.disk.as_ref(), &self.poison)?;
         Ok(written || extended)
+    }
+
+    /// What whoever appended does with no guard and no reservation: writes turns out that are complete, so
+    /// that the next turn finds a free buffer and nobody waits for one.
+    #[inline]
+    pub(crate) fn help(&self) -> Result<(), Failure> {
+        // Relaxed: a stale value helps a turn later.
+        if self.current.load(Relaxed) > self.rounds.landed() + TURNS_UNWRITTEN {
+            self.prepare()?;
+        }
+        Ok(())
     }
 
     /// `Err(Poisoned)` once a write or sync has failed.

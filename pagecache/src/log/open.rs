@@ -16,7 +16,7 @@ use crate::format::record::{PAD_BYTES_MIN, Seed, write_pad};
 use crate::ids::Lsn;
 use crate::io::{FileId, SyncReason};
 use crate::sync::MutexGuard;
-use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 
 /// Which turn is open, or where the last one ended.
 #[derive(Debug)]
@@ -227,7 +227,9 @@ impl Log {
             }
         };
         let left = (used.first + segment_bytes - base) as usize;
-        let capacity = self.geometry.buffer_bytes.min(left) as u32;
+        let turn = (self.turn_bytes.load(Relaxed) as usize).max(needed as usize);
+        let turn = turn.next_multiple_of(self.geometry.block_bytes);
+        let capacity = turn.min(self.geometry.buffer_bytes).min(left) as u32;
         let offset = used.slot * segment_bytes as u64 + (base - used.first) as u64;
         Ok((used, Place { base, offset, capacity, continues }))
     }

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::format::segment::SegmentHeader;
 use crate::ids::Lsn;
 use crate::io::{FileId, SyncReason};
-use crate::sync::Ordering::{self, Acquire, Release};
+use crate::sync::Ordering::{self, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, yield_now};
 
 /// How far a round takes the bytes.
@@ -36,6 +36,8 @@ pub(super) struct Rounds {
     changed: Condvar,
     /// Everything below is durable.
     stable: AtomicU64,
+    /// As in `state`, for those who only look.
+    landed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,13 @@ impl Rounds {
             state: Mutex::new(Reached { leading: false, landed: 0, written: end }),
             changed: Condvar::new(),
             stable: AtomicU64::new(end.cast_unsigned()),
+            landed: AtomicU64::new(0),
         }
+    }
+
+    /// The last turn that was written, or one before it.
+    pub(super) fn landed(&self) -> u64 {
+        self.landed.load(Relaxed)
     }
 
     pub(super) fn stable(&self) -> Lsn {
@@ -236,6 +244,7 @@ impl Log {
         landing.landed();
         let mut state = self.rounds.state.lock();
         state.landed = turn;
+        self.rounds.landed.store(turn, Relaxed);
         state.written = end.unwrap_or(state.written);
         drop(state);
         self.rounds.changed.notify_all();

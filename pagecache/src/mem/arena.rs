@@ -34,7 +34,7 @@ use super::{
     runs::{CHUNK_PAGES_MAX, Run, RunPool},
     slabs::{Released, Slabs, Taken},
 };
-use crate::sync::{AtomicU32, AtomicUsize, Mutex, MutexGuard, set_stripe_hint, stripe_hint};
+use crate::sync::{AtomicU32, AtomicUsize, Mutex, MutexGuard, Ordering, set_stripe_hint, stripe_hint};
 
 /// What freed bytes are overwritten with.
 pub(super) const POISON: u8 = 0xDE;
@@ -44,10 +44,14 @@ pub(super) const HEADER_BYTES: usize = size_of::<Header>().next_multiple_of(BLOC
 
 const BLOCK_ALIGN: usize = 16;
 const STRIPES: usize = 8;
+/// Memory that a store has for each stripe, at least.
+const STRIPE_FROM_BYTES: usize = 64 << 20;
 const HUGE_BYTES: usize = CHUNK_PAGES_MAX * PAGE_BYTES;
 const HUGE_FROM_BYTES: usize = 16 << 20;
 const SMALL_CHUNK_BYTES: usize = 64 << 10;
 const MIDDLE_CHUNK_BYTES: usize = 1 << 20;
+/// Buffers from here on are mapped one by one, so that freeing one gives its memory back.
+const MAPPED_FROM_BYTES: usize = 128 << 10;
 const ALONE: bool = cfg!(any(feature = "malloc_pages", miri));
 
 #[cfg(not(loom))]
@@ -70,17 +74,23 @@ pub(super) struct Owner {
 
 enum Place {
     Slab { stripe: u8, class: SizeClass, slot: u32, run: Run, base: NonNull<u8>, inverse: u32 },
-    Alone { layout: Layout },
+    Alone { layout: Layout, mapped: bool },
 }
 
 /// The memory of one store.
 pub(super) struct Arena {
     checked: bool,
     stripes: [OnceLock<Stripe>; STRIPES],
+    /// Stripes that are used: each has part-filled slabs of its own, so a small store has few.
+    stripes_max: AtomicUsize,
     pool: Mutex<Pool>,
     alone: Mutex<MemoryStats>,
+    /// Bytes of runs that are slabs, and of buffers that lie alone: what cannot serve another class.
+    held_bytes: AtomicUsize,
     /// See [`super::lent`].
     pub(super) lent_bytes: AtomicUsize,
+    /// Bytes that nobody new can reach and the epoch has not freed yet.
+    pub(super) retired_bytes: AtomicUsize,
 }
 
 /// The slabs of every class.
@@ -119,9 +129,12 @@ impl Arena {
         Arc::new(Arena {
             checked,
             stripes: [const { OnceLock::new() }; STRIPES],
+            stripes_max: AtomicUsize::new(STRIPES),
             pool: Mutex::new(Pool { runs: RunPool::default(), chunks: Vec::new(), bytes: 0 }),
             alone: Mutex::new(MemoryStats::default()),
+            held_bytes: AtomicUsize::new(0),
             lent_bytes: AtomicUsize::new(0),
+            retired_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -138,6 +151,12 @@ impl Arena {
         // SAFETY: the block is at least `bytes` long, aligned for a header, and ours alone (MEM-1).
         unsafe { header.write(Header { owner, refs: AtomicU32::new(1), len }) };
         header
+    }
+
+    /// Says how much memory the store may take, so that it is not cut too finely.
+    pub(super) fn expect_at_most(&self, bytes: usize) {
+        let stripes = (bytes / STRIPE_FROM_BYTES).clamp(1, STRIPES);
+        self.stripes_max.store(stripes, Ordering::Relaxed);
     }
 
     /// Releases memory that no buffer uses.
@@ -167,7 +186,16 @@ impl Arena {
             }
         }
         stats.reserved_bytes += self.pool.lock().bytes;
+        stats.held_bytes = self.held_bytes();
+        stats.retired_bytes = self.retired_bytes.load(Ordering::Relaxed);
         stats
+    }
+
+    /// Bytes that buffers of some class, or single ones, have taken for themselves.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        // Relaxed: a sum that nobody orders anything by.
+        self.held_bytes.load(Ordering::Relaxed)
     }
 
     fn classes(&self) -> impl Iterator<Item = &Mutex<Slabs<SlabName>>> {
@@ -203,8 +231,10 @@ impl Arena {
     /// Locks the class in a stripe where nobody holds it, this thread's last one if it may be.
     #[inline]
     fn lock_some(&self, class: SizeClass) -> (u8, MutexGuard<'_, Slabs<SlabName>>) {
+        // Relaxed: set before the store is used.
+        let stripes = self.stripes_max.load(Ordering::Relaxed);
         let home = stripe_hint();
-        for number in (home..home + STRIPES).map(|number| number % STRIPES) {
+        for number in (home..home + stripes).map(|number| number % stripes) {
             if let Some(slabs) = self.stripe(number).0[class.index()].try_lock() {
                 if number != home {
                     set_stripe_hint(number);
@@ -212,7 +242,7 @@ impl Arena {
                 return (number as u8, slabs);
             }
         }
-        let last = home % STRIPES;
+        let last = home % stripes;
         (last as u8, self.stripe(last).0[class.index()].lock())
     }
 
@@ -235,6 +265,7 @@ impl Arena {
     }
 
     fn take_run(&self, pages: usize) -> (Run, NonNull<u8>) {
+        self.held_bytes.fetch_add(pages * PAGE_BYTES, Ordering::Relaxed);
         if let Some(found) = self.pool.lock().take(pages) {
             return found;
         }
@@ -264,6 +295,7 @@ impl Arena {
                 unsafe { check_poison(owner.block(block), class.block_bytes()) };
             }
         }
+        self.held_bytes.fetch_sub(usize::from(run.pages) * PAGE_BYTES, Ordering::Relaxed);
         self.pool.lock().give(run);
     }
 
@@ -271,9 +303,17 @@ impl Arena {
     fn take_alone(self: &Arc<Arena>, bytes: usize) -> (NonNull<Owner>, NonNull<u8>) {
         let bytes = if ALONE { bytes } else { bytes.next_multiple_of(PAGE_BYTES) };
         let layout = Layout::from_size_align(bytes, BLOCK_ALIGN).expect("a length of 32 bits");
-        // SAFETY: the layout is not empty, it holds a header.
-        let block = NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
-        let owner = Owner { arena: self.clone(), place: Place::Alone { layout } };
+        let mapping = if ALONE || bytes < MAPPED_FROM_BYTES { None } else { Mapping::new(bytes) };
+        let mapped = mapping.is_some();
+        let block = mapping.map_or_else(
+            || {
+                // SAFETY: the layout is not empty, it holds a header.
+                NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+            },
+            Mapping::into_raw,
+        );
+        let owner = Owner { arena: self.clone(), place: Place::Alone { layout, mapped } };
+        self.held_bytes.fetch_add(layout.size(), Ordering::Relaxed);
         let mut alone = self.alone.lock();
         alone.buffers += 1;
         alone.in_use_bytes += layout.size();
@@ -294,7 +334,7 @@ impl Header {
         // SAFETY: the owner lives while its block is out (MEM-2), and `self` is in that block.
         match unsafe { self.owner.as_ref() }.place {
             Place::Slab { class, .. } => class.block_bytes(),
-            Place::Alone { layout } => layout.size(),
+            Place::Alone { layout, .. } => layout.size(),
         }
     }
 }
@@ -329,11 +369,17 @@ impl Owner {
                     arena.clone().release(released);
                 }
             }
-            Place::Alone { layout } => {
-                // SAFETY: allocated with this layout in `take_alone`, and freed once.
-                unsafe { dealloc(start.as_ptr(), layout) };
+            Place::Alone { layout, mapped } => {
+                if mapped {
+                    // SAFETY: mapped with this length in `take_alone`, and freed once.
+                    drop(unsafe { Mapping::from_raw(start, layout.size()) });
+                } else {
+                    // SAFETY: allocated with this layout in `take_alone`, and freed once.
+                    unsafe { dealloc(start.as_ptr(), layout) };
+                }
                 // SAFETY: leaked in `take_alone` for this one block, which is gone.
                 let owner = unsafe { Box::from_raw(name.as_ptr()) };
+                owner.arena.held_bytes.fetch_sub(layout.size(), Ordering::Relaxed);
                 let mut alone = owner.arena.alone.lock();
                 alone.buffers -= 1;
                 alone.in_use_bytes -= layout.size();

@@ -30,6 +30,8 @@ pub use lent::Lent;
 pub(crate) use placed::Placed;
 pub use prefetch::{prefetch, prefetch_read};
 
+use crate::sync::Ordering;
+
 /// The page memory of one store. A handle; cloning it is cheap and gives the same memory.
 #[derive(Clone)]
 pub struct PageMemory(Arc<Handle>);
@@ -44,6 +46,10 @@ pub struct MemoryStats {
     pub in_use_bytes: usize,
     /// Bytes taken from the system.
     pub reserved_bytes: usize,
+    /// Bytes of `reserved_bytes` that are bound: cut into buffers of one size, used or not.
+    pub held_bytes: usize,
+    /// Bytes of `in_use_bytes` that wait for the last reader who may still see them.
+    pub retired_bytes: usize,
     /// Live buffers.
     pub buffers: usize,
 }
@@ -109,6 +115,23 @@ impl PageMemory {
     #[must_use]
     pub fn stats(&self) -> MemoryStats {
         self.arena().stats()
+    }
+
+    /// Says how much memory the store may take.
+    pub(crate) fn expect_at_most(&self, bytes: usize) {
+        self.arena().expect_at_most(bytes);
+    }
+
+    /// [`MemoryStats::held_bytes`] alone; takes no lock.
+    #[inline]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.arena().held_bytes()
+    }
+
+    /// [`MemoryStats::retired_bytes`] alone; takes no lock.
+    #[inline]
+    pub(crate) fn retired_bytes(&self) -> usize {
+        self.arena().retired_bytes.load(Ordering::Relaxed)
     }
 
     fn arena(&self) -> &Arc<Arena> {

@@ -26,6 +26,7 @@ mod paged {
         PageMemory,
         arena::{HEADER_BYTES, Header, Owner},
     };
+    use crate::sync::Ordering;
 
     /// A value in page memory; dropping it drops the value and frees its block.
     pub(crate) struct Placed<T> {
@@ -49,6 +50,25 @@ mod paged {
             // SAFETY: in bounds, ours alone (MEM-1), and aligned as blocks and headers are.
             unsafe { place.write(value) };
             Placed { value: place, owns: PhantomData }
+        }
+
+        /// Counts `bytes` as retired: nobody new reaches them, and they are freed once the readers of now
+        /// are gone.
+        pub(crate) fn note_retired(&self, bytes: usize) {
+            // Relaxed: a sum that nobody orders anything by.
+            self.header().arena().retired_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+
+        /// The end of [`Placed::note_retired`]: they are about to be freed.
+        pub(crate) fn note_freed(&self, bytes: usize) {
+            self.header().arena().retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+
+        fn header(&self) -> &Header {
+            // SAFETY: the header lies right before the value, in the same block.
+            let header = unsafe { self.value.cast::<u8>().sub(HEADER_BYTES) }.cast::<Header>();
+            // SAFETY: the block is this handle's until it is dropped (PLACED-1).
+            unsafe { header.as_ref() }
         }
 
         /// Gives the value up without dropping it; [`Placed::from_raw`] takes it back.
@@ -114,6 +134,10 @@ mod boxed {
         pub(crate) fn new(_: &PageMemory, value: T) -> Placed<T> {
             Placed(Box::new(value))
         }
+
+        pub(crate) fn note_retired(&self, _bytes: usize) {}
+
+        pub(crate) fn note_freed(&self, _bytes: usize) {}
 
         pub(crate) fn into_raw(self) -> *mut T {
             Box::into_raw(self.0)

@@ -150,7 +150,24 @@ pub(crate) struct Image {
     pub(crate) deltas: Vec<FragmentAddr>,
 }
 
+/// What an allocation of so many bytes takes of the general heap.
+const fn heap_bytes(bytes: usize) -> usize {
+    // A word in front, in steps of 16, 32 at least: what the usual allocators do.
+    let taken = (bytes + 8).next_multiple_of(16);
+    if taken < 32 { 32 } else { taken }
+}
+
 impl Durable {
+    /// Bytes of memory that the record takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let beside = match &self.form {
+            Form::Free => 0,
+            Form::Page(image) => image.deltas.capacity() * size_of::<FragmentAddr>(),
+            Form::Value(extents) => extents.memory_bytes(),
+        };
+        heap_bytes(size_of::<Durable>()) + if beside > 0 { heap_bytes(beside) } else { 0 }
+    }
+
     /// Where its fragments lie, of a page that has some.
     pub(crate) fn image(&self) -> Option<&Image> {
         match &self.form {
@@ -262,8 +279,23 @@ impl<P> Cell<P> {
     where
         P: Send + Sync + 'static,
     {
+        self.replace_sharing(expected, top, 0, guard)
+    }
+
+    /// As [`Cell::replace`], where the old chain and the new one have fragments of so many bytes in common,
+    /// which are no garbage.
+    pub(crate) fn replace_sharing(
+        &self,
+        expected: Word<P>,
+        top: Placed<Node<P>>,
+        shared_bytes: usize,
+        guard: &Guard,
+    ) -> Result<Word<P>, Placed<Node<P>>>
+    where
+        P: Send + Sync + 'static,
+    {
         let word = self.push(expected, top)?;
-        Cell::retire(expected, guard);
+        Cell::retire(expected, shared_bytes, guard);
         Ok(word)
     }
 
@@ -274,12 +306,12 @@ impl<P> Cell<P> {
     {
         let done = self.swap(expected, new.0);
         if done {
-            Cell::retire(expected, guard);
+            Cell::retire(expected, 0, guard);
         }
         done
     }
 
-    fn retire(word: Word<P>, guard: &Guard)
+    fn retire(word: Word<P>, shared_bytes: usize, guard: &Guard)
     where
         P: Send + Sync + 'static,
     {
@@ -289,8 +321,9 @@ impl<P> Cell<P> {
         // SAFETY: the word was swapped out by this thread, so no later reader can reach the chain and
         // nobody else retires it (CELL-1); it was made by `Placed::into_raw`.
         let chain = unsafe { Placed::from_raw(word.0) };
-        let bytes = chain.chain_charge();
-        let chain = RetiredChain(Some(chain));
+        let bytes = chain.chain_charge().saturating_sub(shared_bytes);
+        chain.note_retired(bytes);
+        let chain = RetiredChain { chain: Some(chain), bytes };
         guard.defer_bytes(bytes, move || drop(chain));
     }
 
@@ -310,6 +343,12 @@ impl<P> Cell<P> {
         if self.durable.load(Ordering::Relaxed).addr() & ACCESSED == 0 {
             self.set_flags(ACCESSED, 0);
         }
+    }
+
+    /// True if readers left a note.
+    pub(crate) fn is_touched(&self) -> bool {
+        // Relaxed: a stale note costs or saves a page one round.
+        self.durable.load(Ordering::Relaxed).addr() & ACCESSED != 0
     }
 
     /// Takes the readers' note away and says if there was one.
@@ -364,7 +403,7 @@ impl<P> Cell<P> {
     where
         P: Send + Sync + 'static,
     {
-        Cell::retire(Word(self.head.swap(ptr::null_mut(), Ordering::AcqRel)), guard);
+        Cell::retire(Word(self.head.swap(ptr::null_mut(), Ordering::AcqRel)), 0, guard);
         let durable = self.durable.swap(ptr::null_mut(), Ordering::AcqRel).map_addr(|addr| addr & !FLAGS);
         if !durable.is_null() {
             // SAFETY: swapped out by this thread alone; made by `Box::into_raw` (CELL-3).
@@ -375,11 +414,15 @@ impl<P> Cell<P> {
 }
 
 /// A chain on its way out; freed without recursion when it drops.
-struct RetiredChain<P>(Option<Placed<Node<P>>>);
+struct RetiredChain<P> {
+    chain: Option<Placed<Node<P>>>,
+    bytes: usize,
+}
 
 impl<P> Drop for RetiredChain<P> {
     fn drop(&mut self) {
-        if let Some(chain) = self.0.take() {
+        if let Some(chain) = self.chain.take() {
+            chain.note_freed(self.bytes);
             free_chain(chain);
         }
     }
@@ -449,3 +492,7 @@ mod models;
 #[cfg(all(test, not(loom)))]
 #[path = "cell_schedules.rs"]
 mod schedules;
+
+#[cfg(all(test, loom))]
+#[path = "evict_models.rs"]
+mod evict_models;

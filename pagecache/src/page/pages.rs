@@ -4,6 +4,9 @@
 //!   the writer that installed the change has not yet completed its reservation. The writer swaps the
 //!   head, then reads the bit; the scan clears the bit, then reads the head: both sequentially
 //!   consistent, so one of them sees the other.
+//! * PAGES-3: a bit is taken away for good by a scan, or by who wrote the page back, never by both at a
+//!   time: between taking a bit and setting it again a page that is dirty looks clean, and a scan that
+//!   met it then would let go of log that the page needs.
 //! * PAGES-2: an id in the free list is Free in the newest durable checkpoint, so that handing it out
 //!   again cannot bring an old page back after a crash, and every guard that lived when it was given
 //!   back is gone: who still holds the key of the page that was allocated under it cannot use it on
@@ -29,6 +32,12 @@ const PAGES_PER_WORD: usize = 64;
 pub(crate) struct Pages<P: Send + Sync + 'static> {
     cells: Table<Cell<P>>,
     dirty: Table<DirtyBits>,
+    /// Bits that are set, to within those that are being changed.
+    dirty_count: AtomicUsize,
+    /// Held while the dirty bits are read for a checkpoint, and while one bit is taken away.
+    scanning: Mutex<()>,
+    /// Bytes of durable records.
+    durable_bytes: AtomicUsize,
     bound: AtomicUsize,
     /// Which of the pages that the store was opened with have their cells.
     pub(crate) spans: Spans,
@@ -42,6 +51,9 @@ impl<P: Send + Sync + 'static> Pages<P> {
         Pages {
             cells: Table::new(),
             dirty: Table::new(),
+            dirty_count: AtomicUsize::new(0),
+            scanning: Mutex::new(()),
+            durable_bytes: AtomicUsize::new(0),
             bound: AtomicUsize::new(0),
             spans: Spans::default(),
             free: Arc::new(Mutex::new(Vec::new())),
@@ -112,20 +124,64 @@ impl<P: Send + Sync + 'static> Pages<P> {
         self.free.lock().len()
     }
 
-    /// Says that the page holds a change that is not durable in the `pages` file.
+    /// Says that the page holds a change that is not durable in the `pages` file. True if that is news.
     #[inline]
-    pub(crate) fn mark_dirty(&self, pid: PageId) {
-        let word = self.dirty.get(pid / PAGES_PER_WORD).expect("the bitmap grows before the page");
-        let bit = 1 << (pid % PAGES_PER_WORD);
+    pub(crate) fn mark_dirty(&self, pid: PageId) -> bool {
+        let (word, bit) = self.dirty_bit(pid);
         // SeqCst: see PAGES-1.
-        if word.0.load(Ordering::SeqCst) & bit == 0 {
-            word.0.fetch_or(bit, Ordering::SeqCst);
+        if word.0.load(Ordering::SeqCst) & bit != 0 || word.0.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
+            return false;
         }
+        self.dirty_count.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
-    /// Clears every dirty bit and calls `visit` with each page that had it. The visitor marks a page
-    /// that stays dirty again.
-    pub(crate) fn drain_dirty(&self, mut visit: impl FnMut(PageId)) {
+    fn dirty_bit(&self, pid: PageId) -> (&DirtyBits, u64) {
+        let word = self.dirty.get(pid / PAGES_PER_WORD).expect("the bitmap grows before the page");
+        (word, 1 << (pid % PAGES_PER_WORD))
+    }
+
+    /// How many pages may be dirty.
+    pub(crate) fn dirty_count(&self) -> usize {
+        self.dirty_count.load(Ordering::Relaxed)
+    }
+
+    /// Every page that may be dirty, in order. They stay marked.
+    pub(crate) fn dirty_pages(&self) -> Vec<PageId> {
+        let words = self.bound().div_ceil(PAGES_PER_WORD);
+        (0..words).flat_map(|index| self.dirty_in(index)).collect()
+    }
+
+    /// Some pages that may be dirty, at least `count` if there are as many, going round from `from` on;
+    /// and where to go on. They stay marked.
+    pub(crate) fn some_dirty(&self, from: PageId, count: usize) -> (Vec<PageId>, PageId) {
+        let words = self.bound().div_ceil(PAGES_PER_WORD).max(1);
+        let first = from / PAGES_PER_WORD;
+        let mut found = Vec::new();
+        for step in 0..words {
+            let index = (first + step) % words;
+            found.extend(self.dirty_in(index));
+            if found.len() >= count {
+                return (found, (index + 1) % words * PAGES_PER_WORD);
+            }
+        }
+        (found, from)
+    }
+
+    fn dirty_in(&self, index: usize) -> impl Iterator<Item = PageId> + use<P> {
+        // Relaxed: who must not miss a page calls `scan_dirty`.
+        let mut bits = self.dirty.get(index).map_or(0, |word| word.0.load(Ordering::Relaxed));
+        std::iter::from_fn(move || {
+            let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+            bits &= bits - 1;
+            Some(index * PAGES_PER_WORD + bit)
+        })
+    }
+
+    /// Clears every dirty bit, calls `is_dirty` with each page that had it, and sets it again if that
+    /// says so.
+    pub(crate) fn scan_dirty(&self, mut is_dirty: impl FnMut(PageId) -> bool) {
+        let _scan = self.scanning.lock();
         let bound = self.bound();
         for index in 0..bound.div_ceil(PAGES_PER_WORD) {
             let Some(word) = self.dirty.get(index) else { continue };
@@ -134,11 +190,43 @@ impl<P: Send + Sync + 'static> Pages<P> {
             }
             // SeqCst: see PAGES-1.
             let mut bits = word.0.swap(0, Ordering::SeqCst);
+            self.dirty_count.fetch_sub(bits.count_ones() as usize, Ordering::Relaxed);
             while bits != 0 {
-                visit(index * PAGES_PER_WORD + bits.trailing_zeros() as usize);
+                let pid = index * PAGES_PER_WORD + bits.trailing_zeros() as usize;
+                if is_dirty(pid) {
+                    self.mark_dirty(pid);
+                }
                 bits &= bits - 1;
             }
         }
+    }
+
+    /// Takes a page's dirty bit away, unless `is_dirty` says that it has to stay or a scan is under way
+    /// (PAGES-3).
+    pub(crate) fn unmark_dirty(&self, pid: PageId, is_dirty: impl FnOnce() -> bool) {
+        let Some(_no_scan) = self.scanning.try_lock() else { return };
+        let (word, bit) = self.dirty_bit(pid);
+        // SeqCst: see PAGES-1.
+        if word.0.fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
+            self.dirty_count.fetch_sub(1, Ordering::Relaxed);
+            if is_dirty() {
+                self.mark_dirty(pid);
+            }
+        }
+    }
+
+    /// Says that a durable record of `after` bytes has taken the place of one of `before`.
+    pub(crate) fn note_durable_bytes(&self, before: usize, after: usize) {
+        // Relaxed: a sum that nobody orders anything by. It may wrap on the way to a smaller one.
+        self.durable_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Bytes of memory that the cells and dirty bits take, and those of the durable records.
+    pub(crate) fn memory_bytes(&self) -> (usize, usize) {
+        // Memory of the table that was never written to is none.
+        let unread = self.spans.bound().saturating_sub(self.spans.filled_cells()) * size_of::<Cell<P>>();
+        let cells = self.cells.memory_bytes().saturating_sub(unread);
+        (cells + self.dirty.memory_bytes(), self.durable_bytes.load(Ordering::Relaxed))
     }
 
     /// Recovery: ids below `bound` exist from now on, and their cells are to be filled span by span.
@@ -169,6 +257,10 @@ impl<P: Send + Sync + 'static> Drop for Pages<P> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "pages_tests.rs"]
+mod tests;
 
 #[cfg(all(test, not(loom)))]
 #[path = "pages_schedules.rs"]

@@ -14,7 +14,7 @@
 use crate::{
     format::map::MAP_SPAN,
     ids::PageId,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU64, AtomicUsize, Ordering},
 };
 
 const SPAN: PageId = MAP_SPAN as PageId;
@@ -25,13 +25,16 @@ pub(crate) struct Spans {
     bound: PageId,
     /// One bit a span.
     filled: Box<[AtomicU64]>,
+    /// How many are marked.
+    marked: AtomicUsize,
 }
 
 impl Spans {
     /// Nothing below `bound` is filled.
     pub(crate) fn new(bound: PageId) -> Spans {
         let words = bound.div_ceil(SPAN).div_ceil(64);
-        Spans { bound, filled: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        let filled = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Spans { bound, filled, marked: AtomicUsize::new(0) }
     }
 
     /// Ids from here on are in no span.
@@ -58,7 +61,15 @@ impl Spans {
 
     pub(super) fn mark_as(&self, pid: PageId, publish: Ordering) {
         let span = pid / SPAN;
-        self.filled[span / 64].fetch_or(1 << (span % 64), publish);
+        if self.filled[span / 64].fetch_or(1 << (span % 64), publish) & 1 << (span % 64) == 0 {
+            // Relaxed: a count that nobody orders anything by.
+            self.marked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Cells below the bound that are filled; the others were never touched.
+    pub(crate) fn filled_cells(&self) -> usize {
+        self.bound.min(self.marked.load(Ordering::Relaxed) * SPAN)
     }
 
     /// The first id behind the span around `pid`, if that is not filled.

@@ -133,7 +133,6 @@ impl<T: ZeroInit> Table<T> {
     }
 
     /// Bytes of memory that the table occupies, if ids were used densely.
-    #[cfg(all(test, not(loom)))]
     pub(crate) fn memory_bytes(&self) -> usize {
         let least = if self.bound() == 0 { 0 } else { cells_in(0) };
         size_of::<Table<T>>() + self.bound().max(least) * size_of::<T>()

@@ -37,7 +37,7 @@ pub(super) struct Admitted<'c, M: Materializer> {
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     /// Bytes of the largest batch that is no optional work.
     pub(super) fn batch_bytes_max(&self) -> usize {
-        let part = self.log.capacity_bytes().min(self.cache.capacity() as u64) / BATCH_PART;
+        let part = self.log.capacity_bytes().min(self.cache.budget.bytes() as u64) / BATCH_PART;
         // What fits one record is taken whatever the rest allows.
         usize::try_from(part).unwrap_or(usize::MAX / OPTIONAL_FACTOR).max(self.log.max_payload())
     }
@@ -50,7 +50,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         let admitted = Admitted { shared: self, mem, log, bytes_max };
         self.cache.charge(mem);
         if mem > 0 {
-            self.keep_within_capacity();
+            self.make_room_to_write();
         }
         // Relaxed: a sum that nobody orders anything by.
         let promised = self.admitted_log_bytes.fetch_add(log, Ordering::Relaxed) + log;

@@ -271,9 +271,12 @@ where
                 self.items.push(item);
                 self.bytes = bytes;
                 self.admitted.take_memory(charge);
-                cache.pages.mark_dirty(pid);
+                if !matches!(target.head, Head::Chain(_)) {
+                    cache.budget.page_entered();
+                }
+                pc.shared.mark_dirty(pid);
                 // The page may leave again at once, and the change stays.
-                pc.shared.keep_within_capacity();
+                pc.shared.make_room_for_batch();
                 // Its own fragment is one more that readers do not see.
                 Ok(PagePtr { pending: key.pending + 1, ..PagePtr::of_word(word) })
             }
@@ -457,8 +460,7 @@ where
         // Large, so not left to the next checkpoint; what another thread is about to move is.
         let _left_dirty = shared.cache.write_back(&self.freed_values, Purpose::Ordinary);
         shared.note_progress(lsn);
-        shared.keep_within_capacity();
-        shared.keep_within_room();
+        shared.make_room_under_guard();
         lsn
     }
 

@@ -155,7 +155,10 @@ where
             return Ok(self.restale(target.cell, guard));
         };
         shared.cache.uncharge(dropped);
-        shared.cache.pages.mark_dirty(pid);
+        if !matches!(target.head, Head::Chain(_)) {
+            shared.cache.budget.page_entered();
+        }
+        shared.mark_dirty(pid);
         if let Some(value) = recovered {
             shared.advance_recovery(lsn, value);
         }

@@ -9,6 +9,7 @@ mod batch;
 mod gate;
 mod install;
 mod oracle;
+mod owners;
 mod page_ptr;
 mod read;
 mod run;
@@ -20,6 +21,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 pub use admission::Admission;
 pub use batch::{Batch, Verdict};
 pub use oracle::Verified;
+pub use owners::MemoryOwners;
 pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
 pub use shared::Stats;
 pub use values::{NewValue, UnsyncedValue, ValueId, ValueReader};
@@ -256,8 +258,7 @@ where
             Body::Free => Work::Free,
         });
         let outcome = self.install(pid, key, body, guard)?;
-        self.shared.keep_within_capacity();
-        self.shared.keep_within_room();
+        self.shared.make_room_under_guard();
         match outcome {
             Outcome::Done(key) => Ok(key),
             Outcome::Stale(now) => {
@@ -423,11 +424,11 @@ where
         true
     }
 
-    /// Bytes of pages that may be lent to callers at one time: an eighth of `cache_capacity`. Who would
+    /// Bytes of pages that may be lent to callers at one time: an eighth of what pages may take. Who would
     /// lend more copies instead ([`crate::mem::PageMemory::lend`]).
     #[must_use]
     pub fn lend_bytes_max(&self) -> usize {
-        self.shared.cache.capacity() / LENT_DIVISOR
+        self.shared.cache.pages_max() / LENT_DIVISOR
     }
 
     /// Starts a job of the layer above where this store's own jobs run. `None` if those run as steps on

@@ -146,9 +146,9 @@ fn facts_of<M: Materializer>(cache: &Cache<M>) -> Result<Facts, Failure> {
             digest: cache.materializer.digest(&page),
         };
         pages.insert(pid, fact);
-        if pid % PAGES_PER_LOOK == 0 && cache.is_over_capacity() {
+        if pid % PAGES_PER_LOOK == 0 && cache.is_short_of_memory() {
             // What cannot be written back stays.
-            let _ = cache.make_room();
+            let _ = cache.make_room_to_write();
         }
     }
     let segments = cache.store.live_table().into_iter().map(|(segment, bytes)| (segment, bytes.into()));

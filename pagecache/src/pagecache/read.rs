@@ -48,7 +48,7 @@ where
         loop {
             // Before the page is fetched: where much may not leave memory, it would itself be what leaves, and
             // no key of it would ever be good.
-            self.shared.keep_within_capacity();
+            self.shared.make_room_to_read(true);
             match self.shared.cache.resident(pid, guard)? {
                 Resident::Unallocated => return Ok(PageGet::Unallocated),
                 Resident::Allocated(_) => return Ok(PageGet::Allocated),
@@ -160,9 +160,19 @@ where
         Some(PageView::new(word, top))
     }
 
-    /// Evicts pages until memory is within `cache_capacity`. Reads that fetch many pages call it now
-    /// and then; changes do so by themselves.
+    /// Lets clean pages leave if memory is short. Who looks at pages by [`PageCache::view`] calls it now and
+    /// then, without a guard; everything else does so by itself.
     pub fn keep_within_capacity(&self) {
-        self.shared.keep_within_capacity();
+        self.shared.make_room_to_read(false);
+    }
+
+    /// What a writer owes for the memory and the room on disk that it took: it evicts pages if memory is
+    /// short, writes some back, and helps to clean, each a bounded piece at a time.
+    ///
+    /// A change does all this by itself, under its caller's guard, which holds up the memory of everybody.
+    /// So whoever calls this once is taken to call it after each of its changes, holding no guard, and
+    /// changes do only what cannot wait.
+    pub fn pay(&self) {
+        self.shared.pay();
     }
 }

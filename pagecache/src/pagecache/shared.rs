@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::oracle;
+use super::{oracle, owners::MemoryOwners};
 use crate::{
     cache::Cache,
     checkpoint::{
@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     error::Failure,
     event_log::EventLog,
-    ids::Lsn,
+    ids::{Lsn, PageId},
     io::{Clock, Spawner, Storage, ThreadSpawner, TimedStorage, Worker},
     log::{self, Log},
     materializer::Materializer,
@@ -58,6 +58,8 @@ pub(crate) struct Shared<M: Materializer> {
     /// A background checkpoint was asked for and has not begun.
     pub(crate) checkpoint_wanted: AtomicBool,
     checkpoint_at: AtomicU64,
+    /// Whoever changes pages pays for memory and room apart from that, when it holds no guard.
+    pays_apart: AtomicBool,
     /// Bytes of log that batches under way were promised.
     pub(crate) admitted_log_bytes: AtomicUsize,
     checkpoint_every: i64,
@@ -77,6 +79,10 @@ pub struct Stats {
     pub free_pages: usize,
     /// Bytes of pages in memory.
     pub resident_bytes: usize,
+    /// The memory of the store by its owners.
+    pub memory: MemoryOwners,
+    /// What that may be: `cache_capacity`.
+    pub memory_budget_bytes: usize,
     /// Bytes of page memory in buffers that somebody still holds: what is resident, what iterators
     /// hold, and what waits for its last reader.
     pub page_memory_bytes: usize,
@@ -128,6 +134,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             worker: OnceLock::new(),
             checkpoint_wanted: AtomicBool::new(false),
             checkpoint_at: AtomicU64::new(replay_from.saturating_add(every).cast_unsigned()),
+            pays_apart: AtomicBool::new(false),
             admitted_log_bytes: AtomicUsize::new(0),
             checkpoint_every: every,
             published_salt: Mutex::new(opened.salt),
@@ -137,6 +144,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         if shared.spawner.is_inline() {
             shared.cache.pages.reuse_at_once();
             shared.cache.readers.stay_inline();
+            shared.cache.budget.count_pages_only();
         }
         let host: Weak<Shared<M>> = Arc::downgrade(&shared);
         shared.log.set_host(host);
@@ -199,17 +207,68 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         outcome
     }
 
+    /// Who fetches pages makes room for them.
     #[inline]
-    pub(crate) fn keep_within_capacity(&self) {
-        if self.cache.is_over_capacity() {
+    pub(crate) fn make_room_to_read(&self, holds_guard: bool) {
+        if self.cache.is_short_of_memory() {
+            self.cache.make_room_to_read(holds_guard);
+        }
+    }
+
+    /// Who writes keeps pages within their share of the memory, and some of them clean. Without a guard: what
+    /// leaves is free at once, and the disk is not waited for under it.
+    #[inline]
+    pub(crate) fn make_room_to_write(&self) {
+        if self.cache.is_short_of_memory() || self.cache.has_too_many_dirty() {
             self.shrink_cache();
         }
+    }
+
+    /// As [`Shared::make_room_to_write`] after a change, while its caller still holds a guard. Callers that
+    /// pay without one do the most of it then.
+    #[inline]
+    pub(crate) fn make_room_under_guard(&self) {
+        if self.pays_apart.load(Ordering::Relaxed) {
+            self.make_room_for_batch();
+        } else {
+            self.make_room_to_write();
+            self.keep_within_room();
+        }
+    }
+
+    /// What cannot wait until a batch has ended.
+    #[inline]
+    pub(crate) fn make_room_for_batch(&self) {
+        if self.cache.is_far_too_short_of_memory() {
+            self.shrink_cache();
+        }
+    }
+
+    /// What a writer owes for memory and room on disk, paid without a guard.
+    #[inline]
+    pub(crate) fn pay(&self) {
+        if !self.pays_apart.load(Ordering::Relaxed) {
+            // Relaxed: a change that does not see it yet pays twice.
+            self.pays_apart.store(true, Ordering::Relaxed);
+        }
+        // A failure poisons the log, and the next change is told.
+        let _ = self.log.help();
+        self.make_room_to_write();
+        self.keep_within_room();
     }
 
     #[cold]
     fn shrink_cache(&self) {
         // A full disk keeps dirty pages in memory; the writer learns of it from the log.
-        let _ = self.cache.make_room();
+        let _ = self.cache.make_room_to_write();
+    }
+
+    /// Says that the page holds a change that its durable form lacks.
+    #[inline]
+    pub(crate) fn mark_dirty(&self, pid: PageId) {
+        if self.cache.pages.mark_dirty(pid) {
+            self.cache.note_dirty();
+        }
     }
 
     /// Whoever writes helps to clean when the file is as long as it may be.
@@ -321,7 +380,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         Stats {
             pages: pages.bound(),
             free_pages: pages.free_count() + self.cache.maps.hidden_free(),
-            resident_bytes: self.cache.resident_bytes(),
+            resident_bytes: self.cache.budget.resident_bytes(),
+            memory: self.memory_owners(),
+            memory_budget_bytes: self.cache.budget.bytes(),
             page_memory_bytes: memory.in_use_bytes,
             page_memory_reserved_bytes: memory.reserved_bytes,
             log_tail_bytes: self.log.tail_bytes(),

@@ -127,12 +127,12 @@ where
         Ok(frames.map(|frames| ValueReader { frames, loaded: None }))
     }
 
-    /// Bytes of the longest value that is read whole into memory of its own: a quarter of the memory for
-    /// pages, but what fits one record always. Longer ones are read in pieces, or into memory of the
+    /// Bytes of the longest value that is read whole into memory of its own: a quarter of the memory budget,
+    /// but what fits one record always. Longer ones are read in pieces, or into memory of the
     /// caller's.
     #[must_use]
     pub fn whole_value_bytes_max(&self) -> u64 {
-        (self.shared.cache.capacity() / WHOLE_DIVISOR).max(self.shared.log.max_payload()) as u64
+        (self.shared.cache.budget.bytes() / WHOLE_DIVISOR).max(self.shared.log.max_payload()) as u64
     }
 }
 

@@ -134,6 +134,11 @@ impl Store {
         self.writer.batch(purpose, stream)
     }
 
+    /// Bytes of memory that are kept for the next batches.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        self.writer.spare_bytes()
+    }
+
     /// Makes every finished batch durable, and safe from later writes.
     pub(crate) fn make_durable(&self, reason: SyncReason) -> Result<(), Failure> {
         self.writer.make_durable(reason)

@@ -38,6 +38,10 @@ const FLUSH_BYTES: usize = 1 << 20;
 /// Live data from which on streams have segments of their own, in segments.
 const STREAMS_FROM_SEGMENTS: u64 = 16;
 
+/// Buffers kept, and bytes of each, at most.
+const SPARES_MAX: usize = 2;
+const SPARE_BYTES_MAX: usize = 2 * FLUSH_BYTES;
+
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What frames are written for.
@@ -79,6 +83,8 @@ pub(crate) struct FrameWriter {
     file: PagesFile,
     segments: Arc<Segments>,
     position: Mutex<Position>,
+    /// Buffers of batches that are done, for the next: the general heap keeps what it once gave for one.
+    spare: Mutex<Vec<Vec<u8>>>,
     /// The length in `position`, for those who would only look and must not wait for a write.
     length: AtomicU64,
 }
@@ -92,13 +98,33 @@ impl FrameWriter {
         let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
         let position = Position { tails: [tail, None, None, None], united: false, file_bytes };
         let length = AtomicU64::new(file_bytes);
-        Ok(FrameWriter { file, segments, position: Mutex::new(position), length })
+        Ok(FrameWriter {
+            file,
+            segments,
+            position: Mutex::new(position),
+            spare: Mutex::new(Vec::new()),
+            length,
+        })
     }
 
     /// Begins to collect frames.
     pub(crate) fn batch(&self, purpose: Purpose, stream: Stream) -> Batch<'_> {
-        let (bytes, pending, done) = (Vec::new(), Vec::new(), Written::default());
+        let bytes = self.spare.lock().pop().unwrap_or_default();
+        let (pending, done) = (Vec::new(), Written::default());
         Batch { writer: self, purpose, stream, bytes, pending, done }
+    }
+
+    /// Bytes of memory that are kept for the next batches.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        self.spare.lock().iter().map(Vec::capacity).sum()
+    }
+
+    fn keep(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut spare = self.spare.lock();
+        if bytes.capacity() > 0 && bytes.capacity() <= SPARE_BYTES_MAX && spare.len() < SPARES_MAX {
+            spare.push(bytes);
+        }
     }
 
     /// Makes all streams one, until they are parted again: no segment of another stream stays half
@@ -376,6 +402,20 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Writes what is collected if the next frame might make it too much.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batch::finish`].
+    pub(crate) fn write_if_full(&mut self) -> Result<(), Failure> {
+        if self.bytes.len() > FLUSH_BYTES / 4 * 3 { self.flush() } else { Ok(()) }
+    }
+
+    /// Bytes of memory that the frames collected so far take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Writes what is collected, and says where all of the batch's frames are. They are durable
     /// after [`FrameWriter::make_durable`].
     ///
@@ -393,6 +433,12 @@ impl Batch<'_> {
         }
         let writer = self.writer;
         writer.append(self)
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.writer.keep(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -75,6 +75,7 @@ impl Core {
         for (pid, depth) in touched {
             self.see_to(pid, depth, BATCH_DEPTH_MAX)?;
         }
+        self.pages.pay();
         Ok(lsn)
     }
 

@@ -114,6 +114,18 @@ impl Core {
     pub(crate) fn change<'v, T>(
         &self,
         key: &[u8],
+        decide: impl FnMut(Option<Stored<'_>>) -> (Decision<'v>, T),
+    ) -> Result<Changed<T>, Failure> {
+        let changed = self.change_leaf(key, decide)?;
+        if changed.lsn.is_some() {
+            self.pages.pay();
+        }
+        Ok(changed)
+    }
+
+    fn change_leaf<'v, T>(
+        &self,
+        key: &[u8],
         mut decide: impl FnMut(Option<Stored<'_>>) -> (Decision<'v>, T),
     ) -> Result<Changed<T>, Failure> {
         let mut written: Option<(&[u8], New<'_>)> = None;
