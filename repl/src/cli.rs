@@ -1,5 +1,6 @@
 //! The program's own command line. What the commands are is [`crate::command`]'s business.
 
+use crate::size;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
@@ -38,6 +39,8 @@ pub struct Options {
     pub create: bool,
     /// Whether to open the store for reading alone.
     pub read_only: bool,
+    /// Bytes of memory that the store may take, if they were given.
+    pub memory: Option<u64>,
     /// Where the commands come from.
     pub source: Source,
     /// Whether the prompt may use colours; the environment can still say no.
@@ -59,6 +62,13 @@ fn command() -> Command {
             flag("read-only")
                 .conflicts_with("create")
                 .help("Only read: nothing is written, and what would write is refused"),
+        )
+        .arg(
+            Arg::new("memory")
+                .long("memory")
+                .value_name("SIZE")
+                .value_parser(size::parse)
+                .help("Memory for the store, as 64MiB or 1g [default: 1/4 of the machine's, 1 GiB at most]"),
         )
         .arg(
             value("commands")
@@ -100,6 +110,7 @@ fn chosen(matches: &ArgMatches) -> Options {
         // The default is where a first try goes, and its name can hardly be a typing error.
         create: matches.get_flag("create") || (path.is_none() && !matches.get_flag("read-only")),
         read_only: matches.get_flag("read-only"),
+        memory: matches.get_one::<u64>("memory").copied(),
         source: source(matches),
         color: !matches.get_flag("no-color"),
         history: !matches.get_flag("no-history"),
@@ -146,6 +157,15 @@ mod tests {
         assert!(read("--create a.db get k").create);
         assert!(!read("--read-only").create);
         assert!(read("a.db --read-only get k").read_only && !read("a.db get k").read_only);
+    }
+
+    #[test]
+    fn the_memory_is_a_size_and_anything_else_is_refused() {
+        assert_eq!(read("a.db count").memory, None);
+        assert_eq!(read("--memory 64MiB a.db count").memory, Some(64 << 20));
+        let arguments = ["repl", "--memory", "much", "a.db"].map(OsString::from);
+        let refused = options(arguments).expect_err("no size").to_string();
+        assert!(refused.contains("--memory") && refused.contains("64MiB"), "{refused}");
     }
 
     #[test]

@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn the_word_at_the_cursor_is_completed_by_what_it_is() {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let (store, _) = Store::open(&folder.path().join("db"), true).expect("a new store");
+        let (store, _) = Store::open(&folder.path().join("db"), true, None).expect("a new store");
         for key in ["user:1", "user:2", "user space", "zebra"] {
             store.set(key.as_bytes(), b"v").expect("set");
         }

@@ -26,6 +26,7 @@ mod report;
 mod scan;
 mod script;
 mod session;
+mod size;
 mod store;
 mod token;
 mod typed;
@@ -82,8 +83,8 @@ struct Opened {
 
 fn open(options: &Options) -> Result<(Store, bool)> {
     let opened = match options.read_only {
-        true => Store::open_read_only(&options.path).map(|store| (store, false)),
-        false => Store::open(&options.path, options.create),
+        true => Store::open_read_only(&options.path, options.memory).map(|store| (store, false)),
+        false => Store::open(&options.path, options.create, options.memory),
     };
     opened.map_err(|failure| match failure {
         Failure::Store(message) if command::find(options.path.as_os_str().as_encoded_bytes()).is_some() => {

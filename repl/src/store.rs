@@ -49,20 +49,20 @@ enum Found {
 
 impl Store {
     /// Opens the store at `path` for reading alone.
-    pub fn open_read_only(path: &Path) -> Result<Store> {
+    pub fn open_read_only(path: &Path, memory: Option<u64>) -> Result<Store> {
         match look(path)? {
             Found::Store => {}
             Found::Nothing => return Err(Failure::Store(format!("there is no store at {}", shown(path)))),
             Found::SomethingElse => return Err(Failure::Store(format!("{} is not a store", shown(path)))),
         }
-        let db = tree::Config::new().path(path).read_only(true).timing(true).open();
+        let db = config(path, memory).read_only(true).timing(true).open();
         let db = db.map_err(|error| failure(path, error))?;
         Ok(Store { db, path: path.to_owned(), read_only: true })
     }
 
     /// Opens the store at `path`, making it where there is none if `create`. The second part
-    /// tells whether it was made.
-    pub fn open(path: &Path, create: bool) -> Result<(Store, bool)> {
+    /// tells whether it was made. It takes so many bytes of memory, or what the engine thinks fit.
+    pub fn open(path: &Path, create: bool, memory: Option<u64>) -> Result<(Store, bool)> {
         let found = look(path)?;
         match found {
             Found::Nothing if !create => {
@@ -76,7 +76,7 @@ impl Store {
             }
             Found::Store | Found::Nothing => {}
         }
-        let config = tree::Config::new().path(path).create(found == Found::Nothing).timing(true);
+        let config = config(path, memory).create(found == Found::Nothing).timing(true);
         let db = config.open().map_err(|error| failure(path, error))?;
         Ok((Store { db, path: path.to_owned(), read_only: false }, found == Found::Nothing))
     }
@@ -180,7 +180,9 @@ impl Store {
             ("path", shown(&self.path)),
             ("records", self.count()?.to_string()),
             ("pages", stats.pages().to_string()),
-            ("resident_bytes", stats.resident_bytes().to_string()),
+            ("memory_budget_bytes", stats.memory_budget_bytes().to_string()),
+            ("memory_bytes", stats.memory_bytes().to_string()),
+            ("memory_by_owner", memory_by_owner(&stats)),
             ("log_file_bytes", stats.log_file_bytes().to_string()),
             ("log_tail_bytes", stats.log_tail_bytes().to_string()),
             ("pages_file_bytes", stats.pages_file_bytes().to_string()),
@@ -195,6 +197,20 @@ impl Store {
 
     fn failure(&self, error: tree::Error) -> Failure {
         failure(&self.path, error)
+    }
+}
+
+/// Every owner of memory and its bytes, on one line.
+fn memory_by_owner(stats: &tree::Stats) -> String {
+    let owners: Vec<String> = stats.memory_owners().map(|(name, bytes)| format!("{name} {bytes}")).collect();
+    owners.join(", ")
+}
+
+fn config(path: &Path, memory: Option<u64>) -> tree::Config {
+    let config = tree::Config::new().path(path);
+    match memory {
+        Some(bytes) => config.cache_capacity(bytes),
+        None => config,
     }
 }
 
