@@ -16,6 +16,7 @@ enum Op {
     Write { file: FileId, offset: u64, bytes: Vec<u8> },
     WriteDurably { file: FileId, offset: u64, bytes: Vec<u8> },
     SetLen(FileId, u64),
+    Allocate { file: FileId, offset: u64, len: u64 },
     Sync(FileId),
     Rename(FileId, FileId),
     Remove(FileId),
@@ -44,7 +45,8 @@ impl Op {
                     _ => Op::Write { file, offset, bytes },
                 }
             }
-            28..31 => Op::SetLen(file, offset),
+            28..30 => Op::SetLen(file, offset),
+            30 => Op::Allocate { file, offset, len: 1 + rng.below(6000) },
             31 => Op::Sync(file),
             32..35 => Op::Rename(file, *rng.pick(&FileId::ALL).unwrap()),
             35 => Op::Remove(file),
@@ -68,6 +70,8 @@ impl Op {
                 storage.write_durably(*file, *offset, bytes, SyncReason::Images).map(|()| Vec::new())
             }
             Op::SetLen(file, len) => storage.set_len(*file, *len).map(|()| Vec::new()),
+            // Whether there is such a thing is the file system's business.
+            Op::Allocate { file, offset, len } => storage.allocate(*file, *offset, *len).map(|_| Vec::new()),
             Op::Sync(file) => storage.sync(*file, SyncReason::Images).map(|()| Vec::new()),
             Op::Rename(from, to) => storage.rename(*from, *to).map(|()| Vec::new()),
             Op::Remove(file) => storage.remove(*file).map(|()| Vec::new()),

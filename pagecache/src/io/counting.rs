@@ -224,6 +224,10 @@ impl Storage for CountingStorage {
         Ok(())
     }
 
+    fn allocate(&self, file: FileId, offset: u64, len: u64) -> io::Result<bool> {
+        self.inner.allocate(file, offset, len)
+    }
+
     fn set_len(&self, file: FileId, len: u64) -> io::Result<()> {
         self.count(file, Operation::SetLen, 0);
         self.learn_len(file);

@@ -11,7 +11,7 @@
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSliceMut},
     os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,12 +19,13 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat, renameat, statat, unlinkat,
+        AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, major, minor, openat,
+        renameat, statat, unlinkat,
     },
-    io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr},
+    io::{Errno, ReadWriteFlags, preadv2, retry_on_intr},
 };
 
-use super::{FileId, Storage, SyncReason, operation::file_index, temp::TempDir};
+use super::{FileId, Storage, SyncReason, direct::OpenFile, operation::file_index, temp::TempDir};
 use crate::sync::{Mutex, RwLock};
 
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -38,7 +39,7 @@ pub struct FileStorage {
     dir: PathBuf,
     dir_file: File,
     /// Descriptors, opened when first needed. Written under while a name changes its meaning.
-    files: RwLock<[Option<Arc<File>>; FileId::ALL.len()]>,
+    files: RwLock<[Option<Arc<OpenFile>>; FileId::ALL.len()]>,
     lock: Mutex<Option<File>>,
     /// Last, so that the directory goes after everything in it is closed.
     _temporary: Option<TempDir>,
@@ -96,7 +97,7 @@ impl FileStorage {
     }
 
     /// The file's descriptor, opened if it is not yet.
-    fn file(&self, file: FileId) -> io::Result<Arc<File>> {
+    fn file(&self, file: FileId) -> io::Result<Arc<OpenFile>> {
         if let Some(open) = &self.files.read()[file_index(file)] {
             return Ok(Arc::clone(open));
         }
@@ -105,7 +106,7 @@ impl FileStorage {
         if let Some(open) = slot {
             return Ok(Arc::clone(open));
         }
-        let opened = Arc::new(self.open_regular(file.name(), OFlags::empty())?);
+        let opened = Arc::new(OpenFile::new(self.open_regular(file.name(), OFlags::empty())?));
         *slot = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -130,6 +131,15 @@ impl FileStorage {
                 Err(refused.into())
             }
         }
+    }
+
+    /// A second descriptor of an open file, for direct writes; `None` where the file system has none, or
+    /// if the name means another file by now.
+    fn open_direct(&self, file: FileId, opened: &File) -> Option<File> {
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let direct = retry_on_intr(|| openat(&self.dir_file, file.name(), flags, Mode::empty())).ok()?;
+        let (is, was) = (fstat(&direct).ok()?, fstat(opened).ok()?);
+        ((is.st_dev, is.st_ino) == (was.st_dev, was.st_ino)).then(|| File::from(direct))
     }
 
     fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
@@ -192,59 +202,55 @@ impl Storage for FileStorage {
         let mut files = self.files.write();
         let slot = &mut files[file_index(file)];
         *slot = None;
-        *slot = Some(Arc::new(self.open_regular(file.name(), OFlags::CREATE | OFlags::TRUNC)?));
+        let made = self.open_regular(file.name(), OFlags::CREATE | OFlags::TRUNC)?;
+        *slot = Some(Arc::new(OpenFile::new(made)));
         Ok(())
     }
 
     fn len(&self, file: FileId) -> io::Result<u64> {
-        Ok(self.file(file)?.metadata()?.len())
+        Ok(self.file(file)?.cached().metadata()?.len())
     }
 
     fn read_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.file(file)?.read_exact_at(buf, offset)
+        self.file(file)?.cached().read_exact_at(buf, offset)
     }
 
     #[cfg(target_os = "linux")]
     fn read_at_once(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
         let (file, len) = (self.file(file)?, buf.len());
         let mut whole = [IoSliceMut::new(buf)];
-        let read = retry_on_intr(|| preadv2(&file, &mut whole, offset, ReadWriteFlags::NOWAIT));
+        let read = retry_on_intr(|| preadv2(file.cached(), &mut whole, offset, ReadWriteFlags::NOWAIT));
         // Whatever is in the way, a plain read says what it is.
         Ok(read.is_ok_and(|read| read == len))
     }
 
     fn write_at(&self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file(file)?.write_all_at(bytes, offset)
+        let opened = self.file(file)?;
+        opened.write(offset, bytes, || self.open_direct(file, opened.cached()))
     }
 
     fn set_len(&self, file: FileId, len: u64) -> io::Result<()> {
-        self.file(file)?.set_len(len)
+        self.file(file)?.cached().set_len(len)
     }
 
     fn sync(&self, file: FileId, _reason: SyncReason) -> io::Result<()> {
-        self.file(file)?.sync_data()
+        self.file(file)?.cached().sync_data()
     }
 
     /// One call, which leaves alone what else of the file is in the system's cache: where a checkpoint
     /// or a new log segment was just written, that is many times the bytes that somebody waits for.
-    #[cfg(target_os = "linux")]
     fn write_durably(&self, file: FileId, offset: u64, bytes: &[u8], _: SyncReason) -> io::Result<()> {
-        let file = self.file(file)?;
-        let (mut at, mut rest) = (offset, bytes);
-        while !rest.is_empty() {
-            let written = retry_on_intr(|| pwritev2(&file, &[IoSlice::new(rest)], at, ReadWriteFlags::DSYNC));
-            match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => (at, rest) = (at + len as u64, &rest[len..]),
-                // A file system that does not know the flag.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    file.write_all_at(rest, at)?;
-                    return file.sync_data();
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let opened = self.file(file)?;
+        opened.write_durably(offset, bytes, || self.open_direct(file, opened.cached()))
+    }
+
+    fn allocate(&self, file: FileId, offset: u64, len: u64) -> io::Result<bool> {
+        let opened = self.file(file)?;
+        match retry_on_intr(|| fallocate(opened.cached(), FallocateFlags::KEEP_SIZE, offset, len)) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     fn rename(&self, from: FileId, to: FileId) -> io::Result<()> {
@@ -349,13 +355,16 @@ mod tests {
     use std::{
         fs, io,
         os::unix::{
-            fs::{PermissionsExt, symlink},
+            fs::{MetadataExt, PermissionsExt, symlink},
             net::UnixListener,
         },
         path::Path,
     };
 
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
     use super::{FileId, FileStorage, Storage, SyncReason, TempDir};
+    use crate::io::direct::DIRECT_ALIGN;
 
     #[test]
     fn a_missing_directory_is_not_found_unless_it_may_be_made() {
@@ -457,5 +466,62 @@ mod tests {
         assert!(dir.is_dir());
         drop(storage);
         assert!(!dir.exists());
+    }
+
+    /// Memory on a block's border, which a `Vec` need not give.
+    fn aligned(len: usize, fill: impl Fn(usize) -> u8) -> (Vec<u8>, std::ops::Range<usize>) {
+        let mut memory = vec![0; len + DIRECT_ALIGN];
+        let skip = memory.as_ptr().align_offset(DIRECT_ALIGN);
+        (0..len).for_each(|at| memory[skip + at] = fill(at));
+        (memory, skip..skip + len)
+    }
+
+    #[test]
+    fn large_writes_past_the_cache_and_small_ones_through_it_make_one_file() {
+        const LEN: usize = 512 << 10;
+        let storage = FileStorage::temporary().unwrap();
+        storage.create(FileId::Log).unwrap();
+        let mut want = vec![0; 4 * LEN];
+        for round in 0..24_usize {
+            let (memory, range) = aligned(LEN, |at| (at / 512 + round * 31) as u8);
+            let large = &memory[range];
+            let at = round * 7 % 13 * (64 << 10);
+            if round % 3 == 0 {
+                storage.write_durably(FileId::Log, at as u64, large, SyncReason::Commit).unwrap();
+            } else {
+                storage.write_at(FileId::Log, at as u64, large).unwrap();
+            }
+            want[at..at + LEN].copy_from_slice(large);
+            // Within, across the border of, and in the same block as what was just written.
+            for (at, len) in [(at + 5000, 100), (at + LEN - 50, 100), (at + LEN + 4000, 7)] {
+                let small = vec![round as u8 ^ 0x55; len];
+                storage.write_at(FileId::Log, at as u64, &small).unwrap();
+                want[at..at + len].copy_from_slice(&small);
+            }
+            let len = storage.len(FileId::Log).unwrap() as usize;
+            let mut got = vec![0; len];
+            storage.read_at(FileId::Log, 0, &mut got).unwrap();
+            assert!(got == want[..len], "round {round}: the file is not what was written");
+        }
+        // Where the directory of temporary files takes no direct writes, all went through the cache.
+        let name = storage.path(FileId::Log);
+        let direct = OFlags::WRONLY | OFlags::DIRECT;
+        let taken = openat(CWD, &name, direct, Mode::empty()).is_ok();
+        let opened = storage.file(FileId::Log).unwrap();
+        assert!(opened.goes_direct() || !taken || cfg!(not(target_os = "linux")));
+    }
+
+    #[test]
+    fn room_set_aside_changes_neither_length_nor_bytes() {
+        let storage = FileStorage::temporary().unwrap();
+        storage.create(FileId::Log).unwrap();
+        storage.write_at(FileId::Log, 0, b"kept").unwrap();
+        let had = storage.allocate(FileId::Log, 0, 1 << 20).unwrap();
+        assert_eq!(storage.len(FileId::Log).unwrap(), 4);
+        let blocks = fs::metadata(storage.path(FileId::Log)).unwrap().blocks();
+        assert!(!had || blocks * 512 >= 1 << 20, "{blocks} blocks");
+        let mut got = [0; 4];
+        storage.read_at(FileId::Log, 0, &mut got).unwrap();
+        assert_eq!(&got, b"kept");
     }
 }

@@ -8,6 +8,7 @@ mod clock;
 mod conformance;
 #[cfg(any(test, feature = "sim"))]
 mod counting;
+mod direct;
 mod file;
 mod machine;
 mod operation;
@@ -114,6 +115,12 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     }
     /// Writes all of `bytes` at `offset`, growing the file where needed (holes read as zero).
     fn write_at(&self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Sets room aside for `len` bytes at `offset`, so that writing there does not meet a full disk. Neither
+    /// the file's length nor what it holds changes. False if that cannot be had; an error may leave a part
+    /// of it set aside, until the file is cut.
+    fn allocate(&self, _file: FileId, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Cuts or grows the file.
     fn set_len(&self, file: FileId, len: u64) -> io::Result<()>;
     /// Makes the file's bytes and length durable.

@@ -60,6 +60,10 @@ impl Storage for TimedStorage {
         self.inner.write_at(file, offset, bytes)
     }
 
+    fn allocate(&self, file: FileId, offset: u64, len: u64) -> io::Result<bool> {
+        self.inner.allocate(file, offset, len)
+    }
+
     fn set_len(&self, file: FileId, len: u64) -> io::Result<()> {
         self.inner.set_len(file, len)
     }

@@ -7,7 +7,9 @@
 //! * LOG-3: a landing exists only after the last claim of its turn was released.
 //! * LOG-4: a buffer is recycled, and claimed anew, only after its landing is gone.
 //!
-//! The bytes lie in std's cell; the model of the word has cells of its own for loom to watch.
+//! The bytes lie in std's cell; the model of the word has cells of its own for loom to watch. In front
+//! of them is a block for the header of a segment that they begin, so that one write takes both; it
+//! begins on the border that direct writes ask for.
 //! Buffers end on block borders: the one who seals owns the bytes up to the border behind a pad.
 
 use std::cell::UnsafeCell;
@@ -17,6 +19,9 @@ use crate::format::record::PAD_BYTES_MIN;
 use crate::ids::Lsn;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::{AtomicU32, AtomicU64, Mutex};
+
+/// Border on which the memory begins; what it is short of a block's size costs direct writes, no more.
+const MEMORY_ALIGN: usize = 4096;
 
 /// Where a turn's bytes go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +48,9 @@ pub(super) struct LogBuffer {
     /// The most that a turn had room for.
     touched: AtomicU32,
     block_bytes: u32,
-    bytes: Box<[UnsafeCell<u8>]>,
+    /// The block in front and the bytes, from `front` on.
+    memory: Box<[UnsafeCell<u8>]>,
+    front: usize,
 }
 
 // SAFETY: the bytes are reached only through `Claim` and `Landing`, which are made so that a range
@@ -65,9 +72,11 @@ pub(super) enum Asked<'b> {
 
 impl LogBuffer {
     pub(super) fn new(buffer_bytes: usize, block_bytes: u32) -> LogBuffer {
-        let zeros = Box::into_raw(vec![0u8; buffer_bytes].into_boxed_slice());
+        let len = MEMORY_ALIGN + block_bytes as usize + buffer_bytes;
+        let zeros = Box::into_raw(vec![0u8; len].into_boxed_slice());
         // SAFETY: `UnsafeCell<u8>` has the layout of `u8`, and the box was just given up.
-        let bytes = unsafe { Box::from_raw(zeros as *mut [UnsafeCell<u8>]) };
+        let memory = unsafe { Box::from_raw(zeros as *mut [UnsafeCell<u8>]) };
+        let front = memory.as_ptr().align_offset(MEMORY_ALIGN).min(MEMORY_ALIGN);
         LogBuffer {
             state: BufferState::new(),
             base: AtomicU64::new(0),
@@ -75,8 +84,13 @@ impl LogBuffer {
             place: Mutex::new(Place::default()),
             touched: AtomicU32::new(0),
             block_bytes,
-            bytes,
+            memory,
+            front,
         }
+    }
+
+    fn bytes(&self) -> &[UnsafeCell<u8>] {
+        &self.memory[self.front + self.block_bytes as usize..]
     }
 
     /// Asks for `len` bytes; whoever finds them not to fit first gets the pad instead.
@@ -119,7 +133,7 @@ impl LogBuffer {
 
     /// Opens the buffer for `turn`; false while a late claim is still being taken back.
     pub(super) fn recycle(&self, turn: u64, place: Place) -> bool {
-        assert!(place.capacity as usize <= self.bytes.len(), "a turn of {} bytes", place.capacity);
+        assert!(place.capacity as usize <= self.bytes().len(), "a turn of {} bytes", place.capacity);
         let limit = place.capacity - PAD_BYTES_MIN as u32;
         self.state.recycle(turn, limit, || {
             self.base.store(place.base.cast_unsigned(), Relaxed); // published with the turn
@@ -201,7 +215,7 @@ impl Claim<'_> {
 
     /// The range.
     pub(super) fn bytes(&mut self) -> &mut [u8] {
-        let cells = &self.buffer.bytes[self.at as usize..(self.at + self.len) as usize];
+        let cells = &self.buffer.bytes()[self.at as usize..(self.at + self.len) as usize];
         let start = UnsafeCell::raw_get(cells.as_ptr());
         // SAFETY: in bounds and initialised, as `cells` is this range of a box made of zeros.
         // Unaliased, because `&mut self` is the only handle to these bytes (LOG-2) and a landing
@@ -230,12 +244,25 @@ impl Landing<'_> {
 
     /// All bytes of the turn.
     pub(super) fn bytes(&self) -> &[u8] {
-        let cells = &self.buffer.bytes[..self.buffer.end.load(Relaxed) as usize];
+        let cells = &self.buffer.bytes()[..self.buffer.end.load(Relaxed) as usize];
         let start = UnsafeCell::raw_get(cells.as_ptr()).cast_const();
         // SAFETY: in bounds and initialised, as `cells` is this range of a box made of zeros. Nobody
         // writes: all claims of the turn are released (LOG-3), and the next turn's claims come after
         // `landed`, which takes this landing (LOG-4).
         unsafe { std::slice::from_raw_parts(start, cells.len()) }
+    }
+
+    /// The block in front, as `fill` writes it, and all bytes of the turn.
+    pub(super) fn bytes_behind(&mut self, fill: impl FnOnce(&mut [u8])) -> &[u8] {
+        let (front, block) = (self.buffer.front, self.buffer.block_bytes as usize);
+        let end = front + block + self.buffer.end.load(Relaxed) as usize;
+        let cells = &self.buffer.memory[front..end];
+        let start = UnsafeCell::raw_get(cells.as_ptr());
+        // SAFETY: in bounds and initialised, as `cells` is this range of a box made of zeros. No claim
+        // reaches the block in front, and `&mut self` is the only landing of the turn.
+        fill(unsafe { std::slice::from_raw_parts_mut(start, block) });
+        // SAFETY: as above, and as in `bytes`: nobody writes before `landed`.
+        unsafe { std::slice::from_raw_parts(start.cast_const(), cells.len()) }
     }
 
     /// Gives the buffer back for another turn.

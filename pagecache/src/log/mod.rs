@@ -115,6 +115,9 @@ pub(crate) trait Host: Send + Sync {
     fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure>;
     /// The log is full: checkpoint and release. `Ok` when it did or somebody else did. Must not append.
     fn truncate(&self) -> Result<(), Failure>;
+    /// A buffer is full and nobody waits for it: a good moment to have the background call
+    /// [`Log::prepare`], so that writers fill the next one meanwhile. Must not block.
+    fn buffer_filled(&self) {}
 }
 
 /// Where a log goes on: from [`tail::Tail::position`], or a superblock.

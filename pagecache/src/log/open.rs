@@ -9,8 +9,11 @@
 //! States of [`Opening`]: open (the current turn takes reservations), closed (its end is known) and
 //! closed and busy (somebody opens the next).
 
+use std::sync::{Arc, Weak};
+
 use super::buffer::{Asked, Claim, Place};
-use super::{Epoch, Log, held};
+use super::segments::Use;
+use super::{Epoch, Host, Log, held};
 use crate::error::{Failure, LOG_FULL};
 use crate::format::record::{PAD_BYTES_MIN, Seed, write_pad};
 use crate::ids::Lsn;
@@ -49,10 +52,14 @@ impl Log {
     /// `len` bytes of the current buffer, or of the next.
     pub(super) fn claim_record(&self, len: u32) -> Result<Claim<'_>, Failure> {
         loop {
+            let mut filled = false;
             let turn = self.current.load(Acquire); // pairs with the opener's store
             match self.buffer(turn).ask(len) {
                 Asked::Room(claim) => return Ok(claim),
-                Asked::Close(pad) => self.close(pad),
+                Asked::Close(pad) => {
+                    self.close(pad);
+                    filled = true;
+                }
                 Asked::Full => {}
                 Asked::Late(duty) => {
                     self.settle(duty);
@@ -60,7 +67,14 @@ impl Log {
                 }
             }
             self.turn_over(turn, len)?;
+            if filled && let Some(host) = self.host() {
+                host.buffer_filled();
+            }
         }
+    }
+
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        self.host.get().and_then(Weak::upgrade)
     }
 
     /// Ends the current turn: pads it and publishes its end.
@@ -177,7 +191,9 @@ impl Log {
         let turning = Turning::start(self, opening);
         let (turn, end, segment) = turning.last();
         self.begin_epoch(end)?;
-        let (segment, place) = self.place(end, segment, len)?;
+        let streams = segment.is_some_and(|used| self.was_one_turn(turn, used));
+        let (segment, place) =
+            self.place(end, segment, len, if streams { Use::Stream } else { Use::Rounds })?;
         self.open_buffer(turn + 1, place)?;
         turning.opened(segment);
         Ok(())
@@ -188,8 +204,7 @@ impl Log {
         if self.epoch.get().is_some() {
             return Ok(());
         }
-        let host = self.host.get().and_then(std::sync::Weak::upgrade);
-        let host = host.ok_or(Failure::Misuse { what: "the log has no host; the store is closed" })?;
+        let host = self.host().ok_or(Failure::Misuse { what: "the log has no host; the store is closed" })?;
         self.name_file()?;
         let salt = host.begin_epoch(self.next_segment(end))?;
         self.epoch.get_or_init(|| Epoch { salt, seed: Seed::new(salt) });
@@ -214,7 +229,13 @@ impl Log {
     }
 
     /// Where the turn after `end` goes: the rest of the segment in use, or a new one.
-    fn place(&self, end: Lsn, segment: Option<InUse>, len: u32) -> Result<(InUse, Place), Failure> {
+    fn place(
+        &self,
+        end: Lsn,
+        segment: Option<InUse>,
+        len: u32,
+        wanted_for: Use,
+    ) -> Result<(InUse, Place), Failure> {
         let needed = Lsn::from(len) + PAD_BYTES_MIN as Lsn;
         let segment_bytes = self.geometry.segment_bytes as Lsn;
         let used = segment.filter(|used| used.first + segment_bytes - end >= needed);
@@ -222,7 +243,7 @@ impl Log {
             Some(used) => (used, end, None),
             None => {
                 let first = self.next_segment(end);
-                let used = InUse { first, slot: self.free_slot(first, end)? };
+                let used = InUse { first, slot: self.free_slot(first, end, wanted_for)? };
                 (used, first + self.geometry.block_bytes as Lsn, Some(end))
             }
         };
@@ -234,18 +255,23 @@ impl Log {
         Ok((used, Place { base, offset, capacity, continues }))
     }
 
+    /// True if `turn`, which just ended, began the segment in use: nobody closed a buffer of it early.
+    fn was_one_turn(&self, turn: u64, used: InUse) -> bool {
+        self.buffer(turn).base() == used.first + self.geometry.block_bytes as Lsn
+    }
+
     /// The first segment that starts at or after `lsn`.
     fn next_segment(&self, lsn: Lsn) -> Lsn {
         self.segment_of(lsn + self.geometry.segment_bytes as Lsn - 1)
     }
 
     /// A slot for the segment at `first`, after a checkpoint if need be.
-    fn free_slot(&self, first: Lsn, end: Lsn) -> Result<u64, Failure> {
-        let take = || self.segments.take(first, self.disk.as_ref(), &self.poison);
+    fn free_slot(&self, first: Lsn, end: Lsn, wanted_for: Use) -> Result<u64, Failure> {
+        let take = || self.segments.take(first, wanted_for, self.disk.as_ref(), &self.poison);
         if let Some(slot) = take()? {
             return Ok(slot);
         }
-        if let Some(host) = self.host.get().and_then(std::sync::Weak::upgrade) {
+        if let Some(host) = self.host() {
             host.truncate()?;
         }
         take()?.ok_or_else(|| Failure::TooLarge {

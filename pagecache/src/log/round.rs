@@ -143,8 +143,9 @@ impl Log {
         Ok(())
     }
 
-    /// Writes turn `last` and makes it durable by one call, if it is all that is not durable yet. False
-    /// if it is not, or if the turn begins a segment, whose header is another write.
+    /// Writes turn `last` and makes it durable by one call, if it is all that is not durable yet. False if it
+    /// is not. A turn that begins a segment is synced with the whole file: it may be the first of an epoch,
+    /// and what an earlier process left in the system's cache is not among its bytes.
     fn land_alone(&self, last: u64) -> Result<bool, Failure> {
         let state = self.rounds.state.lock();
         let is_alone = state.landed + 1 == last && state.written == self.stable();
@@ -153,13 +154,13 @@ impl Log {
             return Ok(false);
         }
         let Some(landing) = self.buffer(last).take(last) else { return Ok(false) };
-        let place = landing.place();
-        if landing.bytes().is_empty() || place.continues.is_some() {
+        if landing.bytes().is_empty() || landing.place().continues.is_some() {
             self.land(landing, last)?;
             return Ok(false);
         }
-        let end = place.base + landing.bytes().len() as Lsn;
-        let written = self.disk.write_durably(FileId::Log, place.offset, landing.bytes(), SyncReason::Commit);
+        let (place, bytes) = (landing.place(), landing.bytes());
+        let end = place.base + bytes.len() as Lsn;
+        let written = self.disk.write_durably(FileId::Log, place.offset, bytes, SyncReason::Commit);
         written.map_err(|source| self.give_up("writing the log durably", place.offset, source))?;
         self.landed(landing, last, Some(end));
         self.rounds.publish(end);
@@ -223,20 +224,29 @@ impl Log {
     }
 
     /// Writes one turn where it belongs and gives its buffer back.
-    fn land(&self, landing: Landing<'_>, turn: u64) -> Result<(), Failure> {
-        let place = landing.place();
-        let bytes = landing.bytes();
-        let filled = !bytes.is_empty();
-        let end = place.base + bytes.len() as Lsn;
+    fn land(&self, mut landing: Landing<'_>, turn: u64) -> Result<(), Failure> {
+        let filled = !landing.bytes().is_empty();
+        let end = landing.place().base + landing.bytes().len() as Lsn;
         if filled {
-            if let Some(continues) = place.continues {
-                self.write_header(place, continues)?;
-            }
-            let written = self.disk.write_at(FileId::Log, place.offset, bytes);
-            written.map_err(|source| self.give_up("writing the log", place.offset, source))?;
+            let (offset, image) = self.image(&mut landing);
+            let written = self.disk.write_at(FileId::Log, offset, image);
+            written.map_err(|source| self.give_up("writing the log", offset, source))?;
         }
         self.landed(landing, turn, filled.then_some(end));
         Ok(())
+    }
+
+    /// What is to be written of a turn, and where: with the header in front if it begins a segment.
+    fn image<'b>(&self, landing: &'b mut Landing<'_>) -> (u64, &'b [u8]) {
+        let place = landing.place();
+        match place.continues {
+            None => (place.offset, landing.bytes()),
+            Some(continues) => {
+                let block_bytes = self.geometry.block_bytes as u64;
+                let image = landing.bytes_behind(|block| self.put_header(place, continues, block));
+                (place.offset - block_bytes, image)
+            }
+        }
     }
 
     /// Gives the buffer of a written turn back; its records end at `end` if it held any.
@@ -251,21 +261,17 @@ impl Log {
     }
 
     /// The block in front of a segment's first buffer.
-    fn write_header(&self, place: Place, continues: Lsn) -> Result<(), Failure> {
-        let block_bytes = self.geometry.block_bytes;
+    fn put_header(&self, place: Place, continues: Lsn, block: &mut [u8]) {
         let header = SegmentHeader {
-            block_bytes: block_bytes as u32,
-            first: place.base - block_bytes as Lsn,
+            block_bytes: block.len() as u32,
+            first: place.base - block.len() as Lsn,
             segment_bytes: self.geometry.segment_bytes as u64,
             salt: self.epoch.get().map_or(0, |Epoch { salt, .. }| *salt),
             stable: self.stable(),
             continues,
         };
-        let mut block = vec![0; block_bytes];
-        header.encode(&mut block);
-        let offset = place.offset - block_bytes as u64;
-        let written = self.disk.write_at(FileId::Log, offset, &block);
-        written.map_err(|source| self.give_up("starting a log segment", offset, source))
+        block.fill(0);
+        header.encode(block);
     }
 
     /// The first failure of the log's own bytes ends all writing.

@@ -1,9 +1,11 @@
 //! The slots of the log file and which segment lies in each.
 //!
 //! A slot is free, live (it holds a segment that recovery may need), or not written yet. Free ones
-//! are reused lowest first. When none is free, the file grows by one slot of zeros: written blocks
-//! sync faster than merely allocated ones, and a disk that is full says so before anything is
-//! reserved. The file never grows beyond its capacity.
+//! are reused lowest first. When none is free, the file grows by one slot, so that a disk that is full
+//! says so before anything is reserved. It is a slot of zeros, since written blocks sync faster than
+//! merely allocated ones; but where whole segments are filled without a sync, a few are set aside and not
+//! written, since writing them would cost as much as what comes there. Such a *bare* slot that is wanted
+//! for small rounds after all is written first. The file never grows beyond its capacity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +14,13 @@ use crate::error::{Failure, Poison};
 use crate::ids::Lsn;
 use crate::io::{FileId, Storage};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, Condvar, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex};
 
 /// Zeros are written in pieces of at most this many bytes.
 const ZEROS_BYTES: usize = 1 << 20;
+/// A stream has room set aside for this part of the file's length at once, and for at most so many bytes.
+const STREAM_SHARE: u64 = 4;
+const ASIDE_BYTES_MAX: u64 = 32 << 20;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -25,18 +30,31 @@ pub(super) struct Segments {
     extended: Condvar,
     /// Nothing below is needed.
     released: AtomicU64,
+    /// The last slot was taken for a stream.
+    streams: AtomicBool,
     segment_bytes: u64,
     slots_max: u64,
 }
 
+/// What a segment is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Many writes, each perhaps synced.
+    Rounds,
+    /// To be filled and written at once, as the one before.
+    Stream,
+}
+
 #[derive(Debug)]
 struct Slots {
-    /// Slots below this have been written.
+    /// Slots below this have been written, or are set aside.
     written: u64,
     free: BTreeSet<u64>,
+    /// Those of the free ones whose room is set aside and was never written.
+    bare: BTreeSet<u64>,
     /// First LSN to slot.
     live: BTreeMap<Lsn, u64>,
-    /// Somebody is writing slot `written`.
+    /// Somebody is making slot `written`, or writes a bare one.
     extending: bool,
 }
 
@@ -47,9 +65,10 @@ impl Segments {
         let written = taken.last().map_or(written, |last| written.max(last + 1));
         let free = (0..written).filter(|slot| !taken.contains(slot)).collect();
         Segments {
-            state: Mutex::new(Slots { written, free, live, extending: false }),
+            state: Mutex::new(Slots { written, free, bare: BTreeSet::new(), live, extending: false }),
             extended: Condvar::new(),
             released: AtomicU64::new(released.cast_unsigned()),
+            streams: AtomicBool::new(false),
             segment_bytes: geometry.segment_bytes as u64,
             slots_max: geometry.capacity_bytes / geometry.segment_bytes as u64,
         }
@@ -59,20 +78,38 @@ impl Segments {
     pub(super) fn take(
         &self,
         first: Lsn,
+        wanted_for: Use,
         disk: &dyn Storage,
         poison: &Poison,
     ) -> Result<Option<u64>, Failure> {
+        // A hint for the background; either way of extending is right.
+        self.streams.store(wanted_for == Use::Stream, Relaxed);
         let mut slots = self.state.lock();
         loop {
-            if let Some(slot) = slots.free.pop_first() {
-                slots.live.insert(first, slot);
-                return Ok(Some(slot));
+            match slots.free.first().copied() {
+                Some(slot) if wanted_for == Use::Rounds && slots.bare.contains(&slot) => {
+                    if slots.extending {
+                        self.extended.wait(&mut slots);
+                    } else {
+                        drop(slots);
+                        self.write_bare(disk, poison)?;
+                        slots = self.state.lock();
+                    }
+                    continue;
+                }
+                Some(slot) => {
+                    slots.free.remove(&slot);
+                    slots.bare.remove(&slot);
+                    slots.live.insert(first, slot);
+                    return Ok(Some(slot));
+                }
+                None => {}
             }
             if slots.extending {
                 self.extended.wait(&mut slots);
             } else if slots.written < self.slots_max {
                 drop(slots);
-                self.extend(disk, poison)?;
+                self.extend(wanted_for, disk, poison)?;
                 slots = self.state.lock();
             } else {
                 return Ok(None);
@@ -80,27 +117,71 @@ impl Segments {
         }
     }
 
-    /// Makes a free slot ahead of need; true if it did.
+    /// Makes a free slot ahead of need; true if it did. A stream needs none: setting room aside is quick.
     pub(super) fn prepare(&self, disk: &dyn Storage, poison: &Poison) -> Result<bool, Failure> {
+        if self.streams.load(Relaxed) {
+            return Ok(false);
+        }
         let slots = self.state.lock();
-        let wanted = slots.free.is_empty() && !slots.extending && slots.written < self.slots_max;
+        let next = slots.free.first().copied();
+        let is_bare = next.is_some_and(|slot| slots.bare.contains(&slot));
+        let wanted = next.is_none() && !slots.extending && slots.written < self.slots_max;
         drop(slots);
-        if wanted { self.extend(disk, poison) } else { Ok(false) }
+        match is_bare {
+            true => self.write_bare(disk, poison),
+            false if wanted => self.extend(Use::Rounds, disk, poison),
+            false => Ok(false),
+        }
     }
 
-    /// Writes one more slot; false if somebody else is at it or did.
-    fn extend(&self, disk: &dyn Storage, poison: &Poison) -> Result<bool, Failure> {
+    /// Writes the first free slot if it is bare; false if it is not, or somebody is at it.
+    fn write_bare(&self, disk: &dyn Storage, poison: &Poison) -> Result<bool, Failure> {
+        let mut slots = self.state.lock();
+        let Some(slot) = slots.free.first().copied().filter(|slot| slots.bare.contains(slot)) else {
+            return Ok(false);
+        };
+        if slots.extending {
+            return Ok(false);
+        }
+        // Nobody else may have it meanwhile; what becomes free below it is taken first.
+        slots.extending = true;
+        slots.free.remove(&slot);
+        slots.bare.remove(&slot);
+        drop(slots);
+        let writing = Extending(self);
+        let written = self.write_zeros(slot, disk);
+        let mut slots = self.state.lock();
+        slots.free.insert(slot);
+        if written.is_err() {
+            slots.bare.insert(slot);
+        }
+        drop(slots);
+        drop(writing);
+        match written {
+            Ok(()) => Ok(true),
+            Err(full @ Failure::DiskFull { .. }) => Err(full),
+            Err(other) => Err(poison.set(other)),
+        }
+    }
+
+    /// Makes one more slot; false if somebody else is at it or did.
+    fn extend(&self, wanted_for: Use, disk: &dyn Storage, poison: &Poison) -> Result<bool, Failure> {
         let mut slots = self.state.lock();
         if slots.extending || slots.written >= self.slots_max {
             return Ok(false);
         }
         slots.extending = true;
         let slot = slots.written;
+        let many = (slot / STREAM_SHARE).clamp(1, (ASIDE_BYTES_MAX / self.segment_bytes).max(1));
+        let many = many.min(self.slots_max - slot);
         drop(slots);
         let extending = Extending(self);
-        let done = self.write_zeros(slot, disk);
+        let done = match wanted_for {
+            Use::Stream => self.set_aside(slot, many, disk),
+            Use::Rounds => self.write_zeros(slot, disk).map(|()| Made { slots: 1, bare: false }),
+        };
         match done {
-            Ok(()) => extending.done(),
+            Ok(made) => extending.done(made),
             // A full disk loses nothing and heals; anything else is the end of writing.
             Err(full @ Failure::DiskFull { .. }) => {
                 // Half a segment would keep the room that a checkpoint may need. If the cut fails, the
@@ -111,6 +192,28 @@ impl Segments {
             Err(other) => return Err(poison.set(other)),
         }
         Ok(true)
+    }
+
+    /// Room for up to `many` slots. Several at once, since the system lets nobody set room aside in a file
+    /// while a large write into it is under way.
+    fn set_aside(&self, slot: u64, many: u64, disk: &dyn Storage) -> Result<Made, Failure> {
+        let start = slot * self.segment_bytes;
+        let bytes = many * self.segment_bytes;
+        let allocated = disk.allocate(FileId::Log, start, bytes).map_err(|source| {
+            Failure::from_io("extending the log", disk.path(FileId::Log), start, bytes, source)
+        });
+        match allocated {
+            Ok(true) => Ok(Made { slots: many, bare: true }),
+            Ok(false) => self.write_zeros(slot, disk).map(|()| Made { slots: 1, bare: false }),
+            Err(Failure::DiskFull { .. }) => {
+                self.write_zeros(slot, disk)?;
+                // What was set aside behind it before the disk was full goes back; if it does not, the
+                // next slot is made of it.
+                let _ = disk.set_len(FileId::Log, start + self.segment_bytes);
+                Ok(Made { slots: 1, bare: false })
+            }
+            Err(other) => Err(other),
+        }
     }
 
     fn write_zeros(&self, slot: u64, disk: &dyn Storage) -> Result<(), Failure> {
@@ -171,20 +274,32 @@ impl Segments {
         cut()?;
         slots.written = 0;
         slots.free.clear();
+        slots.bare.clear();
         slots.live.clear();
         Ok(())
     }
 }
 
-/// The right to write the next slot; given back however the writing ends.
+/// Slots that were made: written, or bare.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    slots: u64,
+    bare: bool,
+}
+
+/// The right to make the next slot; given back however the writing ends.
 struct Extending<'s>(&'s Segments);
 
 impl Extending<'_> {
-    fn done(&self) {
+    /// So many slots more are there.
+    fn done(&self, made: Made) {
         let mut slots = self.0.state.lock();
-        let slot = slots.written;
-        slots.written += 1;
-        slots.free.insert(slot);
+        let new = slots.written..slots.written + made.slots;
+        slots.written = new.end;
+        if made.bare {
+            slots.bare.extend(new.clone());
+        }
+        slots.free.extend(new);
     }
 }
 

@@ -19,7 +19,7 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -70,7 +70,7 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 /// ```
 pub struct Log {
     shared: Arc<Shared>,
-    worker: Mutex<Option<Box<dyn Worker>>>,
+    worker: Mutex<Option<Arc<dyn Worker>>>,
 }
 
 struct Shared {
@@ -83,6 +83,8 @@ struct Shared {
     prints_profile: bool,
     metrics: Metrics<Work>,
     stopping: AtomicBool,
+    /// Writes full buffers out while the next is filled.
+    worker: OnceLock<Arc<dyn Worker>>,
 }
 
 impl fmt::Debug for Log {
@@ -110,7 +112,9 @@ impl Log {
         let shared = opened.inspect_err(|_| storage.unlock())?;
         // From here on dropping the log gives the lock back.
         let log = Log { shared, worker: Mutex::new(None) };
-        *log.worker.lock() = Some(start_background(&config, &log.shared, clock)?);
+        let worker: Arc<dyn Worker> = Arc::from(start_background(&config, &log.shared, clock)?);
+        let _first_counts = log.shared.worker.set(worker.clone());
+        *log.worker.lock() = Some(worker);
         Ok(log)
     }
 
@@ -334,6 +338,7 @@ impl Shared {
             prints_profile: config.inner.print_profile_on_drop,
             metrics,
             stopping: AtomicBool::new(false),
+            worker: OnceLock::new(),
         });
         let host: Weak<Shared> = Arc::downgrade(&shared);
         shared.log.set_host(host);
@@ -357,6 +362,12 @@ impl Shared {
 impl log::Host for Shared {
     fn begin_epoch(&self, from: Lsn) -> std::result::Result<u64, Failure> {
         self.root.begin_epoch(from, self.log.stable())
+    }
+
+    fn buffer_filled(&self) {
+        if let Some(worker) = self.worker.get() {
+            worker.wake();
+        }
     }
 
     /// Only the user knows what may go.

@@ -349,6 +349,13 @@ impl Storage for SimDisk {
         inner.apply(Event::SetLen { file, len })
     }
 
+    /// Room is no matter where there is no limit; where there is one, the caller has to write.
+    fn allocate(&self, file: FileId, _offset: u64, _len: u64) -> io::Result<bool> {
+        let inner = self.inner.lock();
+        inner.state.visible(file)?;
+        Ok(inner.powered && inner.plan.capacity_bytes() == u64::MAX)
+    }
+
     fn sync(&self, file: FileId, reason: SyncReason) -> io::Result<()> {
         self.sync_as(file, reason, SyncOutcome::Durable)
     }

@@ -21,6 +21,9 @@ struct State {
     fail_sync: Option<usize>,
     /// Bytes that the file may still grow by.
     room: Option<usize>,
+    /// Takes room aside when asked: bytes up to this length are had.
+    allocates: bool,
+    aside: usize,
     sync_time: Duration,
 }
 
@@ -29,6 +32,7 @@ pub(super) enum Call {
     Create,
     Write { offset: u64, len: usize },
     SetLen(u64),
+    Allocate { offset: u64, len: u64 },
     Sync(SyncReason),
     SyncNames(SyncReason),
 }
@@ -60,6 +64,10 @@ impl Disk {
 
     pub(super) fn set_room(&self, room: Option<usize>) {
         self.state.lock().room = room;
+    }
+
+    pub(super) fn set_allocates(&self, allocates: bool) {
+        self.state.lock().allocates = allocates;
     }
 
     pub(super) fn set_sync_time(&self, time: Duration) {
@@ -103,7 +111,8 @@ impl Storage for Disk {
             None => {}
         }
         let end = offset as usize + bytes.len();
-        let grows = end.saturating_sub(state.log.as_ref().ok_or(io::ErrorKind::NotFound)?.len());
+        let held = state.log.as_ref().ok_or(io::ErrorKind::NotFound)?.len().max(state.aside);
+        let grows = end.saturating_sub(held);
         if let Some(room) = &mut state.room {
             *room = room.checked_sub(grows).ok_or(io::ErrorKind::StorageFull)?;
         }
@@ -114,9 +123,25 @@ impl Storage for Disk {
         Ok(())
     }
 
+    fn allocate(&self, _: FileId, offset: u64, len: u64) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        if !state.allocates {
+            return Ok(false);
+        }
+        state.calls.push(Call::Allocate { offset, len });
+        let held = state.log.as_ref().ok_or(io::ErrorKind::NotFound)?.len().max(state.aside);
+        let end = (offset + len) as usize;
+        if let Some(room) = &mut state.room {
+            *room = room.checked_sub(end.saturating_sub(held)).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        state.aside = state.aside.max(end);
+        Ok(true)
+    }
+
     fn set_len(&self, _: FileId, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.calls.push(Call::SetLen(len));
+        state.aside = state.aside.min(len as usize);
         state.log.as_mut().ok_or(io::ErrorKind::NotFound)?.resize(len as usize, 0);
         Ok(())
     }

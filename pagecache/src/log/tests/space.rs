@@ -88,7 +88,81 @@ fn slots_are_reused_lowest_first_and_only_when_wholly_released() {
         rig.append(&[1; 100]);
     }
     rig.log.flush().unwrap();
-    assert!(rig.disk.calls().contains(&Call::Write { offset: 0, len: 512 }), "the lowest slot got no header");
+    let used = |call: &Call| matches!(call, Call::Write { offset: 0, len } if *len > 512);
+    assert!(rig.disk.calls().iter().any(used), "the lowest slot was not written, header first");
+}
+
+const STREAM: Geometry = Geometry { buffer_bytes: 8 << 10, ..SMALL };
+
+/// Appends until the segment `segments` after the next has begun.
+fn fill(rig: &Rig, segments: i64) {
+    let end = rig.log.next_lsn() + segments * STREAM.segment_bytes as i64;
+    while rig.log.next_lsn() < end {
+        rig.append(&[7; 100]);
+    }
+}
+
+fn written(calls: &[Call]) -> usize {
+    let lens = calls.iter().map(|call| if let Call::Write { len, .. } = call { *len } else { 0 });
+    lens.sum()
+}
+
+#[test]
+fn whole_segments_are_written_once_and_small_rounds_go_into_written_ones() {
+    let rig = Rig::new(STREAM);
+    rig.disk.set_allocates(true);
+    fill(&rig, 4);
+    rig.disk.calls();
+    let from = rig.log.next_lsn();
+    fill(&rig, 40);
+    let calls = rig.disk.calls();
+    let appended = (rig.log.next_lsn() - from) as usize;
+    assert!(written(&calls) <= appended + 2 * STREAM.segment_bytes, "{} of {appended}", written(&calls));
+    let asked = calls.iter().filter(|call| matches!(call, Call::Allocate { .. })).count();
+    assert!((1..20).contains(&asked), "room was asked for {asked} times");
+
+    // From here on every commit is a round of its own. The stream's last buffers go out first.
+    rig.log.flush().unwrap();
+    let mut zeroed = std::collections::BTreeSet::new();
+    let mut checked = 0;
+    for round in 0..64 {
+        rig.append(&[8; 100]);
+        rig.log.flush().unwrap();
+        for call in rig.disk.calls() {
+            let Call::Write { offset, len } = call else { continue };
+            let slot = offset / STREAM.segment_bytes as u64;
+            if len == STREAM.segment_bytes && offset.is_multiple_of(len as u64) {
+                zeroed.insert(slot);
+            } else if round >= 32 {
+                assert!(zeroed.contains(&slot), "round {round} went into slot {slot}, never written");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 32);
+    let stable = rig.log.stable();
+    assert_eq!(rig.scan(rig.first(), stable).unwrap().end(), stable);
+}
+
+#[test]
+fn a_disk_that_has_no_room_to_set_aside_takes_what_fits() {
+    let rig = Rig::new(STREAM);
+    rig.disk.set_allocates(true);
+    fill(&rig, 20);
+    // Room for two segments and a half, though more are asked for at once.
+    rig.disk.set_room(Some(20 << 10));
+    let full = loop {
+        if let Err(full) = append(&rig.log, 1, &[9; 100]) {
+            break full;
+        }
+    };
+    assert!(matches!(full, Failure::DiskFull { .. }), "{full}");
+    let stable = rig.log.flush().unwrap();
+    assert_eq!(rig.scan(rig.first(), stable).unwrap().end(), stable);
+    rig.disk.set_room(None);
+    rig.append(b"goes on");
+    let stable = rig.log.flush().unwrap();
+    assert_eq!(rig.scan(rig.first(), stable).unwrap().end(), stable);
 }
 
 #[test]
