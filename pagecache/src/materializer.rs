@@ -52,6 +52,17 @@ pub trait Materializer {
         codec::decode(bytes)
     }
 
+    /// As [`Materializer::recover`], of a fragment in bytes: what an opening store asks of every record of
+    /// its log's tail. By default it decodes the fragment and lets it go; worth overriding where that
+    /// allocates.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] where [`Materializer::decode`] gives one.
+    fn recover_encoded(&self, bytes: &[u8]) -> Result<Option<Self::Recovery>, DecodeError> {
+        self.decode(bytes).map(|frag| self.recover(&frag))
+    }
+
     /// Unites fragments, oldest first, keeping what readers at the positions `keep` must see.
     fn merge_versions(&self, frags: &[(&Self::PageFrag, Lsn)], keep: &[Lsn]) -> Self::PageFrag {
         let _ = keep;

@@ -64,6 +64,11 @@ impl Materializer for TreeMaterializer {
         Frag::decode(&self.memory, bytes).map_err(|error| DecodeError(error.0))
     }
 
+    fn recover_encoded(&self, bytes: &[u8]) -> Result<Option<Root>, DecodeError> {
+        let root = Frag::check(bytes).map_err(|error| DecodeError(error.0))?;
+        Ok(root.map(|root| Root { catalogue: root as u64 }))
+    }
+
     fn merge_versions(&self, frags: &[(&Frag, Lsn)], _keep: &[Lsn]) -> Frag {
         let frags: Vec<&Frag> = frags.iter().map(|(frag, _)| *frag).collect();
         self.merge(&frags)

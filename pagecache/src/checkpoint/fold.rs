@@ -1,8 +1,8 @@
 //! What a tail of log records means: one pure fold over the records after a checkpoint.
 //!
-//! It comes in two steps. Each log segment is digested alone, on any thread: every fragment is decoded
-//! once, for what it has to recover, and let go; what stays is where it lies. The digests are then put
-//! together in the order of the log.
+//! It comes in two steps. Each log segment is digested alone, on any thread: every fragment is looked at
+//! once, for what it has to recover; what stays is where it lies. The digests are then put together: their
+//! runs in the order of the log, their changes by page.
 //!
 //! Records of a page are ordered by the page's sequence number, not by their place in the log: two
 //! batches that touch one page may commit in the other order. A record whose number is at or below
@@ -12,7 +12,7 @@
 //! A run counts by the record that ends it. One that began before the tail concerns durable pages only,
 //! and no more is taken of it than that record says; one that began in the tail must be whole (P-2).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use serde::de::DeserializeOwned;
 
@@ -78,7 +78,6 @@ pub(crate) fn digest<'t, M: Materializer>(
         let lsn = record.lsn;
         digest.take(materializer, record).map_err(|why| Nonsense { lsn, why })?;
     }
-    digest.changes.sort_unstable_by_key(|change| (change.pid, change.seq));
     Ok(digest)
 }
 
@@ -132,8 +131,7 @@ impl<R: DeserializeOwned> Digest<R> {
         at: Lsn,
         entry: batch::Entry<'_>,
     ) -> Result<(), String> {
-        let frag = decode(materializer, &entry)?;
-        if let Some(value) = frag.and_then(|frag| materializer.recover(&frag)) {
+        if let Some(value) = recover(materializer, &entry)? {
             self.recovery = Some((lsn, value));
         }
         self.bound = self.bound.max(entry.pid + 1);
@@ -152,12 +150,13 @@ pub(crate) fn fold<M: Materializer>(
     digests: impl IntoIterator<Item = Result<Digest<M::Recovery>, Nonsense>>,
 ) -> Result<Fold<M::Recovery>, Nonsense> {
     let mut fold = Fold { changes: Vec::new(), runs: BTreeMap::new(), bound, recovery };
+    let mut changes = Vec::new();
     let known = fold.recovery.as_ref().map_or(0, |(lsn, _)| *lsn);
     let mut open: OpenRuns = BTreeMap::new();
     for digest in digests {
         let digest = digest?;
         fold.bound = fold.bound.max(digest.bound);
-        fold.changes.extend_from_slice(&digest.changes);
+        changes.push(digest.changes);
         if digest.recovery.as_ref().is_some_and(|(lsn, _)| *lsn > known) {
             fold.recovery = digest.recovery;
         }
@@ -174,7 +173,8 @@ pub(crate) fn fold<M: Materializer>(
             }
         }
     }
-    order(&mut fold.changes);
+    changes.push(mem::take(&mut fold.changes));
+    fold.changes = by_page(&changes, fold.bound);
     Ok(fold)
 }
 
@@ -219,7 +219,7 @@ impl<R> Fold<R> {
         while let Some(next) = batch::next_entry(rest) {
             let (entry, after) = next?;
             // The record that ends the run has named the recovery value already.
-            decode(materializer, &entry)?;
+            let _known = recover(materializer, &entry)?;
             let at = place_in(&places, payload.len() - rest.len() + ENTRY_HEADER_BYTES);
             self.bound = self.bound.max(entry.pid + 1);
             self.changes.push(placed(lsn, at, &entry));
@@ -247,13 +247,14 @@ fn placed(lsn: Lsn, at: Lsn, entry: &batch::Entry<'_>) -> TailChange {
     TailChange { pid, seq, lsn, at, len: bytes.len() as u32, crc: crc32fast::hash(bytes), kind }
 }
 
-fn decode<M: Materializer>(
+/// What an entry has to recover, if it decodes.
+fn recover<M: Materializer>(
     materializer: &M,
     entry: &batch::Entry<'_>,
-) -> Result<Option<M::PageFrag>, String> {
+) -> Result<Option<M::Recovery>, String> {
     let nonsense = |why: DecodeError| format!("a fragment of page {} does not decode: {why}", entry.pid);
     match entry.kind {
-        EntryKind::Append | EntryKind::Base => materializer.decode(entry.bytes).map(Some).map_err(nonsense),
+        EntryKind::Append | EntryKind::Base => materializer.recover_encoded(entry.bytes).map_err(nonsense),
         EntryKind::Free => Ok(None),
         EntryKind::Adopt => {
             let mut source = Source::new(entry.bytes);
@@ -263,20 +264,51 @@ fn decode<M: Materializer>(
     }
 }
 
-/// Sorts changes by page and number, and drops those that a later base or free of their page covers.
-fn order(changes: &mut Vec<TailChange>) {
-    // Digests are sorted already: a sort that finds runs merges them.
-    changes.sort_by_key(|change| (change.pid, change.seq));
-    changes.reverse();
-    let mut covered = None;
-    changes.retain(|change| {
-        let keep = covered != Some(change.pid);
-        if change.kind != EntryKind::Append {
-            covered = Some(change.pid);
+/// Changes that share a bucket while they are sorted, on average.
+const BUCKET_CHANGES: usize = 8;
+
+/// All changes, sorted by page and number, without those that a later base or free of their page covers.
+/// Pages are below `bound`.
+///
+/// They are dealt into buckets of neighbouring pages first, each small enough to be sorted where it lies.
+fn by_page(lists: &[Vec<TailChange>], bound: PageId) -> Vec<TailChange> {
+    let Some(any) = lists.iter().flatten().next() else { return Vec::new() };
+    let total: usize = lists.iter().map(Vec::len).sum();
+    let pages_a_bucket = bound / (total / BUCKET_CHANGES).max(1) + 1;
+    let bucket = |change: &TailChange| change.pid / pages_a_bucket;
+    // Where each bucket begins, and while they are filled, where its next change goes.
+    let mut next = vec![0; bound / pages_a_bucket + 1];
+    lists.iter().flatten().for_each(|change| next[bucket(change)] += 1);
+    let mut begin = 0;
+    for next in &mut next {
+        begin += mem::replace(next, begin);
+    }
+    let mut changes = vec![*any; total];
+    for change in lists.iter().flatten() {
+        let next = &mut next[bucket(change)];
+        changes[*next] = *change;
+        *next += 1;
+    }
+    let (mut begin, mut kept) = (0, 0);
+    for end in next {
+        changes[begin..end].sort_unstable_by_key(|change| (change.pid, change.seq));
+        while begin < end {
+            let pid = changes[begin].pid;
+            let of_page = changes[begin..end].iter().take_while(|change| change.pid == pid);
+            let (mut len, mut covered) = (0, 0);
+            for change in of_page {
+                if change.kind != EntryKind::Append {
+                    covered = len;
+                }
+                len += 1;
+            }
+            changes.copy_within(begin + covered..begin + len, kept);
+            kept += len - covered;
+            begin += len;
         }
-        keep
-    });
-    changes.reverse();
+    }
+    changes.truncate(kept);
+    changes
 }
 
 #[cfg(all(test, not(loom)))]

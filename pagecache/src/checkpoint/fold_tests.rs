@@ -1,8 +1,9 @@
 //! Runs in the tail: which of them count, and how much of them.
 
-use super::{Fold, Nonsense, digest, fold};
+use super::{Fold, Nonsense, by_page, digest, fold};
 use crate::{
     Config, Materializer,
+    cache::TailChange,
     format::{
         batch::{ENTRY_HEADER_BYTES, EntryKind, put_header},
         codec,
@@ -158,4 +159,36 @@ fn changes_are_in_the_order_of_numbers_and_begin_with_the_newest_base() {
     let found: Vec<_> = fold.changes.iter().map(|change| (change.pid, change.seq, change.lsn)).collect();
     assert_eq!(found, [(2, 8, 40), (2, 9, 10), (5, 2, 50)]);
     assert_eq!(fold.bound, 6);
+}
+
+#[test]
+fn changes_of_many_pages_are_sorted_as_a_sort_of_all_sorts_them() {
+    let change = |pid: usize, seq: u64, kind| TailChange {
+        pid,
+        seq,
+        lsn: (pid as Lsn) * 100 + seq as Lsn,
+        at: 0,
+        len: 0,
+        crc: 0,
+        kind,
+    };
+    for (pages, of_each, spread) in [(1, 1, 1), (1, 40, 1), (3, 7, 1 << 40), (500, 3, 1), (500, 3, 977)] {
+        // A permutation, so that lists and pages are mixed.
+        let total = pages * of_each;
+        let mut lists = vec![Vec::new(); 4];
+        for at in (0..total).map(|at| at * 389 % total) {
+            let (page, seq) = (at / of_each, (at % of_each) as u64);
+            let kind = if (page + at) % 5 == 0 { EntryKind::Base } else { EntryKind::Append };
+            lists[at % 4].push(change(page * spread, seq, kind));
+        }
+        let mut want: Vec<TailChange> = lists.concat();
+        want.sort_by_key(|change| (change.pid, change.seq));
+        let all = want.clone();
+        want.retain(|kept| {
+            !all.iter().any(|c| c.pid == kept.pid && c.seq > kept.seq && c.kind != EntryKind::Append)
+        });
+        assert_eq!(by_page(&lists, (pages - 1) * spread + 1), want, "{pages} pages");
+    }
+    assert_eq!(by_page(&[], 10), []);
+    assert_eq!(by_page(&[Vec::new()], 0), []);
 }

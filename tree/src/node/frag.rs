@@ -128,12 +128,32 @@ impl Frag {
     ///
     /// The first thing that no fragment could hold.
     pub(crate) fn decode(memory: &PageMemory, bytes: &[u8]) -> Result<Frag, NodeError> {
+        match bytes.first() {
+            Some(&NODE) => Node::decode(memory, bytes).map(Frag::Node),
+            Some(&(PUT | DEL | MANY | APART)) => Ops::decode(memory, bytes).map(Frag::Ops),
+            _ => Frag::decode_link(bytes),
+        }
+    }
+
+    /// Finds out whether the bytes decode, without taking memory for a node or its changes; the root if
+    /// they name one.
+    pub(crate) fn check(bytes: &[u8]) -> Result<Option<PageId>, NodeError> {
+        match bytes.first() {
+            Some(&NODE) => Node::check(bytes).map(|()| None),
+            Some(&(PUT | DEL | MANY | APART)) => Ops::check(bytes).map(|_fingerprint| None),
+            _ => Frag::decode_link(bytes).map(|frag| match frag {
+                Frag::Catalogue { root } => Some(root),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Reads what is neither a node nor changes of its records.
+    fn decode_link(bytes: &[u8]) -> Result<Frag, NodeError> {
         let Some((&kind, rest)) = bytes.split_first() else {
             return Err(NodeError("a fragment of no bytes".to_owned()));
         };
         match kind {
-            NODE => Node::decode(memory, bytes).map(Frag::Node),
-            PUT | DEL | MANY | APART => Ops::decode(memory, bytes).map(Frag::Ops),
             HALF_SPLIT => read_page(rest).map(|(right, separator)| Frag::HalfSplit { separator, right }),
             POST => read_page(rest).map(|(child, separator)| Frag::Post { separator, child }),
             UNPOST => read_key(rest).map(|separator| Frag::Unpost { separator }),

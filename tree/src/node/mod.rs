@@ -150,8 +150,13 @@ impl Node {
     ///
     /// The first thing that no node could hold.
     pub(crate) fn decode(memory: &PageMemory, bytes: &[u8]) -> Result<Node, NodeError> {
-        validate::validate(bytes)?;
+        Node::check(bytes)?;
         Ok(Node { bytes: PageBuf::copy_of(memory, bytes) })
+    }
+
+    /// Finds out whether the bytes are a node.
+    fn check(bytes: &[u8]) -> Result<(), NodeError> {
+        validate::validate(bytes)
     }
 }
 

@@ -264,16 +264,19 @@ impl Ops {
     ///
     /// The first thing that no changes could hold.
     pub(super) fn decode(memory: &PageMemory, bytes: &[u8]) -> Result<Ops, NodeError> {
-        check_len(bytes.len())?;
-        let fingerprint = if bytes.first() == Some(&MANY) {
-            validate_many(bytes)?;
-            OF_MANY
-        } else {
-            let one = parse_one(bytes).ok_or_else(|| NodeError("a change that is cut short".to_owned()))?;
-            check_key(one.key)?;
-            fingerprint(one.key)
-        };
+        let fingerprint = Ops::check(bytes)?;
         Ok(Ops { bytes: PageBuf::copy_of(memory, bytes), fingerprint })
+    }
+
+    /// The fingerprint of the changes in `bytes`, if they are whole.
+    pub(super) fn check(bytes: &[u8]) -> Result<u32, NodeError> {
+        check_len(bytes.len())?;
+        if bytes.first() == Some(&MANY) {
+            return validate_many(bytes).map(|()| OF_MANY);
+        }
+        let one = parse_one(bytes).ok_or_else(|| NodeError("a change that is cut short".to_owned()))?;
+        check_key(one.key)?;
+        Ok(fingerprint(one.key))
     }
 }
 

@@ -121,9 +121,16 @@ fn use_frag(memory: &PageMemory, frag: &Frag, nodes: &[Frag]) {
 }
 
 fn try_bytes(memory: &PageMemory, bytes: &[u8], nodes: &[Frag]) -> bool {
-    let Ok(frag) = Frag::decode(memory, bytes) else { return false };
-    use_frag(memory, &frag, nodes);
-    true
+    let decoded = Frag::decode(memory, bytes);
+    let root = decoded.as_ref().map_or(None, |frag| match frag {
+        Frag::Catalogue { root } => Some(*root),
+        _ => None,
+    });
+    assert_eq!(Frag::check(bytes).as_ref(), decoded.as_ref().map(|_| &root), "{decoded:?}");
+    decoded.is_ok_and(|frag| {
+        use_frag(memory, &frag, nodes);
+        true
+    })
 }
 
 #[test]
