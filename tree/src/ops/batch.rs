@@ -12,8 +12,7 @@ use super::{
     write::failure_of,
 };
 use crate::{
-    IVec,
-    batch::Batch,
+    batch::{Batch, KeyWrite},
     node::{APART_BYTES, Change, Frag, Ops, SHAPE_MARK, Tally, reach},
     ops::{apart::New, descend::visible},
 };
@@ -54,12 +53,9 @@ const OPS_UNFOLDED_MAX: usize = 8;
 impl Core {
     /// Applies a batch: every get that begins after it returns sees all of it, no get sees a part.
     pub(crate) fn apply<'b>(&'b self, batch: &'b Batch) -> Result<Lsn, Failure> {
-        let write = |(key, value): (&'b IVec, Option<&'b IVec>)| Write {
-            key,
-            value: value.map(|value| &**value),
-            apart: None,
-        };
-        let mut writes: Vec<Write<'b>> = batch.iter().map(write).collect();
+        let write =
+            |(key, value): KeyWrite<'b>| Write { key, value: value.map(|value| &**value), apart: None };
+        let mut writes: Vec<Write<'b>> = batch.sorted().into_iter().map(write).collect();
         self.write_all_apart(&mut writes)?;
         let mut touched = Vec::new();
         let mut tries = 0;
@@ -137,11 +133,14 @@ impl Core {
         batch.apply()
     }
 
-    fn ops_of(&self, writes: &[Write<'_>]) -> Result<Ops, Failure> {
-        let changes: Vec<(&[u8], Change<'_>)> =
-            writes.iter().map(|write| (write.key, write.change())).collect();
+    fn ops_of<'b>(&self, writes: &'b [Write<'_>]) -> Result<Ops, Failure> {
         // Whether each key was there is not known without reading it: the count is taken from leaves.
         let tally = Tally { tree: self.id, diff: 0 };
-        Ops::many(self.memory(), tally, &changes).map_err(|error| Failure::Unsupported { what: error.0 })
+        let change = |write: &'b Write<'_>| (write.key, write.change());
+        let ops = match writes {
+            [only] => Ops::many(self.memory(), tally, &[change(only)]),
+            all => Ops::many(self.memory(), tally, &all.iter().map(change).collect::<Vec<_>>()),
+        };
+        ops.map_err(|error| Failure::Unsupported { what: error.0 })
     }
 }
