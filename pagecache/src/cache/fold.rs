@@ -8,6 +8,7 @@
 
 use super::Cache;
 use crate::{
+    ids::PageSeq,
     materializer::Materializer,
     mem::Placed,
     page::{
@@ -80,6 +81,7 @@ impl<M: Materializer> Cache<M> {
         changes.reverse();
         let united = self.materializer.unite(&changes)?;
         let durable_seq = cell.durable(guard).map_or(0, |durable| durable.seq);
+        let copy = self.copy_of(ground, base, durable_seq)?;
         let (charge, marks) = (self.charge_of(Some(&united)), self.materializer.marks(&united));
         let draft = Draft {
             body: Body::Append(united),
@@ -88,21 +90,28 @@ impl<M: Materializer> Cache<M> {
             oldest: top.oldest_above(durable_seq.max(ground.seq)),
             charge,
         };
-        Some(Node::marked_atop(&self.memory, draft, marks, self.copy_of(ground, base)))
+        Some(Node::marked_atop(&self.memory, draft, marks, copy))
     }
 
-    /// A node like `ground`, whose base is this one.
-    fn copy_of(&self, ground: &Node<M::PageFrag>, base: &M::PageFrag) -> Placed<Node<M::PageFrag>> {
+    /// A node like `ground`, whose base is this one, with nothing below it.
+    fn copy_of(
+        &self,
+        ground: &Node<M::PageFrag>,
+        base: &M::PageFrag,
+        durable_seq: PageSeq,
+    ) -> Option<Placed<Node<M::PageFrag>>> {
+        let SlotState::Committed(lsn) = ground.state() else { return None };
         let draft = Draft {
             body: Body::Base(base.clone()),
             seq: ground.seq,
-            stamp: ground.stamp.clone(),
-            oldest: ground.oldest,
+            stamp: Stamp::At(lsn),
+            // What the base of a batch replaced lies below it and may hold the log too.
+            oldest: ground.oldest_above(durable_seq),
             charge: ground.charge,
         };
         let unsaved = ground.unsaved.as_ref();
         let unsaved = unsaved.map(|unsaved| Unsaved { since: unsaved.since, frags: unsaved.frags.clone() });
-        Node::folded(&self.memory, draft, unsaved)
+        Some(Node::folded(&self.memory, draft, unsaved))
     }
 
     /// Puts a chain that says the same in the place of the one headed by `top`; they have fragments of

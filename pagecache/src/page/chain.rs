@@ -12,6 +12,9 @@
 //! * CHAIN-2: sequence numbers fall strictly along a chain.
 //! * CHAIN-3: a node is owned by the cell or by the node above it, and a chain is retired whole, so
 //!   whoever reached a node under a guard may follow it to the end.
+//! * CHAIN-4: the ground of a chain is a committed base or free below which nobody needs to read. A node
+//!   notes the ground as of when it came; a base that was pending then is no ground for it, and its marks
+//!   say that it may hide anything.
 //!
 //! Which node heads a page is [`super::cell`]'s business.
 
@@ -61,14 +64,14 @@ pub(crate) struct Node<P> {
     pub(crate) unsaved: Option<Unsaved<P>>,
     /// Nodes from here to the end of the chain.
     pub(crate) depth: u32,
-    /// Nodes from here to the end of the chain that were installed with a slot: zero means that
-    /// nothing below can be pending.
+    /// Nodes from here down to what was ground when this one came that were installed with a slot: zero
+    /// means that nothing below can be pending.
     pub(crate) slotted: u32,
     /// Marks of all changes from here down to the ground.
     pub(crate) marks: u64,
     /// True if this node is ground itself: a base or a free that is no part of a batch.
     is_ground: bool,
-    /// The ground below this node, if there is one.
+    /// The ground below this node, if there was one when it came.
     ground: *const Node<P>,
     below: *const Node<P>,
 }
@@ -126,7 +129,8 @@ impl<P> Node<P> {
         marks: u64,
         below: &Node<P>,
     ) -> Placed<Node<P>> {
-        let marks = if matches!(draft.body, Body::Append(_)) { below.marks | marks } else { ALL_MARKS };
+        let is_append = matches!(draft.body, Body::Append(_));
+        let marks = if is_append { below.marks_above_ground() | marks } else { ALL_MARKS };
         let mut node = Node::above(memory, draft, below);
         node.marks = marks;
         node
@@ -152,7 +156,7 @@ impl<P> Node<P> {
         marks: u64,
         below: Placed<Node<P>>,
     ) -> Placed<Node<P>> {
-        let marks = below.marks | marks;
+        let marks = below.marks_above_ground() | marks;
         let mut node = Node::atop(memory, draft, below);
         node.marks = marks;
         node
@@ -162,6 +166,7 @@ impl<P> Node<P> {
         let slotted = u32::from(matches!(draft.stamp, Stamp::Slot(_)));
         let is_ground = slotted == 0 && !matches!(draft.body, Body::Append(_));
         let ground = below.filter(|_| !is_ground).and_then(Node::ground);
+        let above_ground = below.filter(|below| !ground.is_some_and(|ground| ptr::eq(ground, *below)));
         let node = Node {
             body: draft.body,
             seq: draft.seq,
@@ -170,7 +175,7 @@ impl<P> Node<P> {
             charge: draft.charge,
             unsaved: None,
             depth: 1 + below.map_or(0, |node| node.depth),
-            slotted: slotted + below.map_or(0, |node| node.slotted),
+            slotted: slotted + above_ground.map_or(0, |node| node.slotted),
             marks: if is_ground { 0 } else { ALL_MARKS },
             is_ground,
             ground: ground.map_or(ptr::null(), ptr::from_ref),
@@ -179,15 +184,27 @@ impl<P> Node<P> {
         Placed::new(memory, node)
     }
 
-    /// The newest base or free from here down that is no part of a batch: nothing that a reader needs
-    /// lies below it.
+    /// A committed base or free: nothing that a reader needs lies below it. It is the newest, but where one
+    /// was pending when a change came above it: that one's slot is not looked at here, and the change has
+    /// all marks.
     #[inline]
     pub(crate) fn ground(&self) -> Option<&Node<P>> {
-        if self.is_ground {
+        if self.is_ground || self.is_ground_of_batch() {
             return Some(self);
         }
         // SAFETY: null, or a node further down, which lives as long as this one (CHAIN-3).
         unsafe { self.ground.as_ref() }
+    }
+
+    /// True for a base or a free of a batch that has committed, which stays so (SLOT-1).
+    #[inline]
+    fn is_ground_of_batch(&self) -> bool {
+        !matches!(self.body, Body::Append(_)) && matches!(self.state(), SlotState::Committed(_))
+    }
+
+    /// Marks of the changes from here down to the ground.
+    fn marks_above_ground(&self) -> u64 {
+        if self.is_ground_of_batch() { 0 } else { self.marks }
     }
 
     /// The node under this one.
@@ -350,3 +367,7 @@ impl<T> Drop for Lent<T> {
         drop(unsafe { Box::from_raw(self.0) });
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "chain_tests.rs"]
+mod tests;
