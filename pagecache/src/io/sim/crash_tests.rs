@@ -178,6 +178,22 @@ fn bytes_that_a_failed_sync_forgot_never_follow_newer_durable_ones() {
     assert_eq!(bytes[1024..], [0; 512], "cut off since");
 }
 
+/// The shorter length came back after a crash that kept everything, and with it the file lost bytes that a
+/// durable write had put behind it.
+#[test]
+fn a_length_that_a_failed_sync_forgot_never_cuts_what_a_later_durable_write_put_there() {
+    let disk = disk_with_log(&[b'o'; 512]);
+    disk.set_faults(FaultPlan::new().fault(Fault::once(1).on(Operation::Sync)));
+    disk.write_at(LOG, 512, &[b'f'; 512]).unwrap();
+    disk.sync(LOG, SyncReason::Commit).unwrap_err();
+    disk.write_durably(LOG, 1024, &[b'n'; 512], SyncReason::Commit).unwrap();
+    for (chooser, between) in [(Chooser::none(), 0), (Chooser::all(), b'f')] {
+        let bytes = after(&disk, chooser).unwrap();
+        assert_eq!(bytes.len(), 1536);
+        assert_eq!((bytes[0], bytes[512], bytes[1024]), (b'o', between, b'n'));
+    }
+}
+
 #[test]
 fn a_late_sync_error_follows_the_file_to_its_new_name() {
     let disk = disk_with_log(b"old");

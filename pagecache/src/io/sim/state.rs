@@ -186,6 +186,9 @@ impl File {
                 _ => rest.push(pending),
             }
         }
+        // So has a length that could not hold what is durable now.
+        let is_needed = |len: u64| within.iter().any(|pending: &Pending| pending.change.needs_length(len));
+        rest.retain(|pending| !matches!(pending.change, Change::Length { to, .. } if is_needed(to)));
         self.pending = within;
         self.durable = self.landed(&mut |_| true, None).finish(None, &[]);
         self.pending = rest;
