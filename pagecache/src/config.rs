@@ -88,6 +88,15 @@ impl fmt::Debug for Config {
     }
 }
 
+/// What becomes of what is written to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// It is read again soon: pages, and the log of a store when it is opened after a kill.
+    ReadAgain,
+    /// It is written in a stream and seldom read.
+    Stream,
+}
+
 impl Config {
     /// The directory that holds the store.
     #[must_use]
@@ -108,8 +117,8 @@ impl Config {
     }
 
     /// The files, locked: those that the settings bring, a fresh directory, or the path.
-    pub(crate) fn lock_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
-        let storage = self.open_storage()?;
+    pub(crate) fn lock_storage(&self, traffic: Traffic) -> Result<Arc<dyn Storage>, Failure> {
+        let storage = self.open_storage(traffic)?;
         let locked = if self.inner.read_only { storage.lock_shared() } else { storage.lock() };
         locked.map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => {
@@ -148,22 +157,23 @@ impl Config {
         Err(Failure::Unsupported { what: format!("there is no store at {}", path.display()) })
     }
 
-    fn open_storage(&self) -> Result<Arc<dyn Storage>, Failure> {
+    fn open_storage(&self, traffic: Traffic) -> Result<Arc<dyn Storage>, Failure> {
         let settings = &self.inner;
         if let Some(storage) = &settings.storage {
             return Ok(storage.clone());
         }
         let refused = |path: &Path, e| Failure::from_io("opening the directory", path.to_path_buf(), 0, 0, e);
-        if settings.temporary {
-            let storage = FileStorage::temporary().map_err(|e| refused(&std::env::temp_dir(), e))?;
-            return Ok(Arc::new(storage));
-        }
-        let opened = match settings.read_only {
-            true => FileStorage::open_read_only(&settings.path),
-            false => FileStorage::open(&settings.path, settings.create),
+        let temporary = std::env::temp_dir();
+        let (path, opened) = match (settings.temporary, settings.read_only) {
+            (true, _) => (&temporary, FileStorage::temporary()),
+            (false, true) => (&settings.path, FileStorage::open_read_only(&settings.path)),
+            (false, false) => (&settings.path, FileStorage::open(&settings.path, settings.create)),
         };
-        let storage = opened.map_err(|e| refused(&settings.path, e))?;
-        Ok(Arc::new(storage))
+        let storage = opened.map_err(|e| refused(path, e))?;
+        Ok(match traffic {
+            Traffic::ReadAgain => Arc::new(storage),
+            Traffic::Stream => Arc::new(storage.past_cache()),
+        })
     }
 
     /// Refuses settings that cannot work, naming the setting and its range.

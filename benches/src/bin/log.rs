@@ -102,7 +102,7 @@ impl Storage for Counted {
 }
 
 fn open(dir: &Path, discards: bool) -> Result<(Log, Arc<Counted>)> {
-    let files = FileStorage::open(dir, true)?;
+    let files = FileStorage::open(dir, true)?.past_cache();
     let storage = Arc::new(Counted { files, discards, syncs: AtomicU64::new(0) });
     let config = ConfigBuilder::new().segment_mode(SegmentMode::Linear).flush_every_ms(None);
     Ok((Log::start_raw_log(config.storage(storage.clone()).build())?, storage))

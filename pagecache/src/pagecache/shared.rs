@@ -12,7 +12,7 @@ use crate::{
         Checkpointer, Cleaned, Helped, Purpose, Recovery,
         open::{self, Opened},
     },
-    config::Config,
+    config::{Config, Traffic},
     error::Failure,
     event_log::EventLog,
     ids::{Lsn, PageId},
@@ -103,7 +103,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         config.check()?;
         let clock = config.clock();
         let metrics = config.metrics(&clock);
-        let storage = TimedStorage::around(config.lock_storage()?, &metrics);
+        let storage = TimedStorage::around(config.lock_storage(Traffic::ReadAgain)?, &metrics);
         let poison = config.poison(&storage);
         let mut opened: Opened<M> = match open::open(&config, &storage, &poison) {
             Ok(opened) => opened,

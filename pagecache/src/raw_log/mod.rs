@@ -30,7 +30,7 @@ pub use self::{
     reservation::Reservation,
 };
 use crate::{
-    config::{Config, SegmentMode},
+    config::{Config, SegmentMode, Traffic},
     error::{Error, Failure, Poison, Result},
     format::{
         record::{Kind, RecordHead},
@@ -107,7 +107,7 @@ impl Log {
         config.check()?;
         let clock = config.clock();
         let metrics = config.metrics(&clock);
-        let storage = TimedStorage::around(config.lock_storage()?, &metrics);
+        let storage = TimedStorage::around(config.lock_storage(Traffic::Stream)?, &metrics);
         let opened = Shared::open(&config, &storage, metrics);
         let shared = opened.inspect_err(|_| storage.unlock())?;
         // From here on dropping the log gives the lock back.
