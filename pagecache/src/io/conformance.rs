@@ -90,7 +90,7 @@ impl Op {
 fn real_and_simulated_storage_answer_alike() {
     for seed in 0..10 {
         let mut rng = Rng::new(seed);
-        let real = FileStorage::temporary().unwrap();
+        let real = FileStorage::temporary().unwrap().past_cache();
         let simulated = SimDisk::untraced();
         for step in 0..300 {
             let op = Op::random(&mut rng);
