@@ -144,7 +144,8 @@ impl Log {
     }
 
     /// Writes turn `last` and makes it durable by one call, if it is all that is not durable yet. False if it
-    /// is not.
+    /// is not. A turn that begins a segment is synced with the whole file, so that the zeros in which the
+    /// next ones lie reach the device: each would else have to have its blocks allocated.
     fn land_alone(&self, last: u64) -> Result<bool, Failure> {
         let state = self.rounds.state.lock();
         let is_alone = state.landed + 1 == last && state.written == self.stable();
@@ -152,15 +153,15 @@ impl Log {
         if !is_alone {
             return Ok(false);
         }
-        let Some(mut landing) = self.buffer(last).take(last) else { return Ok(false) };
-        if landing.bytes().is_empty() {
+        let Some(landing) = self.buffer(last).take(last) else { return Ok(false) };
+        if landing.bytes().is_empty() || landing.place().continues.is_some() {
             self.land(landing, last)?;
             return Ok(false);
         }
-        let end = landing.place().base + landing.bytes().len() as Lsn;
-        let (offset, image) = self.image(&mut landing);
-        let written = self.disk.write_durably(FileId::Log, offset, image, SyncReason::Commit);
-        written.map_err(|source| self.give_up("writing the log durably", offset, source))?;
+        let (place, bytes) = (landing.place(), landing.bytes());
+        let end = place.base + bytes.len() as Lsn;
+        let written = self.disk.write_durably(FileId::Log, place.offset, bytes, SyncReason::Commit);
+        written.map_err(|source| self.give_up("writing the log durably", place.offset, source))?;
         self.landed(landing, last, Some(end));
         self.rounds.publish(end);
         Ok(true)
