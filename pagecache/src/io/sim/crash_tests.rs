@@ -432,6 +432,26 @@ fn garbage_may_be_what_was_removed_before() {
 }
 
 #[test]
+fn garbage_is_nothing_that_the_same_crash_leaves_in_its_place() {
+    let disk = disk_with_log(&[0xab; 8192]);
+    disk.write_at(LOG, 8192, &[1; 4096]).unwrap();
+    disk.set_len(LOG, 0).unwrap();
+    // The file was longer, and neither what was written there nor the cut has happened.
+    let longer = Chooser::only(0);
+    assert_eq!(after(&disk, longer.clone()).map(|bytes| bytes.len()), Some(12_288));
+    let twice = |disk: &SimDisk| {
+        (0..40).any(|seed| {
+            let bytes = after(disk, longer.clone().with_garbage(seed)).unwrap_or_default();
+            bytes.get(8192..).is_some_and(|grown| grown.chunks(512).any(|sector| sector == [0xab; 512]))
+        })
+    };
+    assert!(!twice(&disk), "one block is in two places");
+    disk.sync(LOG, SyncReason::Commit).unwrap();
+    disk.write_at(LOG, 0, &[1; 12_288]).unwrap();
+    assert!(twice(&disk), "what was cut for good may turn up in what the file grows by");
+}
+
+#[test]
 fn a_torn_sector_is_new_in_front_or_behind_and_old_in_the_rest() {
     let disk = disk_with_log(&[1; 1024]);
     disk.write_at(LOG, 0, &[2; 1024]).unwrap();

@@ -14,6 +14,7 @@ mod crash_tests;
 mod disk;
 mod explore;
 mod fault;
+mod freed;
 mod landing;
 mod outcome;
 #[cfg(test)]

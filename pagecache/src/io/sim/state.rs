@@ -12,15 +12,13 @@ use rustix::io::Errno;
 
 use super::{
     chooser::Chooser,
-    contents::{Chunk, Contents},
+    contents::Contents,
+    freed::{FREED_CHUNKS_MAX, Freed},
     landing::{Landing, sectors},
     outcome::SyncOutcome,
     rng::{Rng, fold, fold_bytes},
 };
 use crate::io::{FileId, SyncReason, operation::file_index};
-
-/// How many chunks of removed contents are remembered as a source of garbage.
-const FREED_CHUNKS_MAX: usize = 8;
 
 /// The identity of a file, which its names point to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,7 +81,7 @@ pub(super) struct State {
     names: Names,
     durable_names: Names,
     pending_names: Vec<PendingName>,
-    freed: Vec<Arc<Chunk>>,
+    freed: Freed,
 }
 
 impl Change {
@@ -365,10 +363,16 @@ impl State {
             Event::Create(file) => self.create(*file)?,
             Event::Write { file, offset, bytes } => self.file_mut(*file)?.write(*offset, bytes),
             Event::SetLen { file, len } => self.set_len(*file, *len)?,
-            Event::Sync { file, outcome, .. } => self.file_mut(*file)?.sync(*outcome),
+            Event::Sync { file, outcome, .. } => {
+                self.file_mut(*file)?.sync(*outcome);
+                self.freed.synced(Some(self.inode(*file)?), *outcome);
+            }
             Event::Rename { from, to } => self.rename(*from, *to)?,
             Event::Remove(file) => self.remove(*file)?,
-            Event::SyncNames { outcome, .. } => self.sync_names(*outcome),
+            Event::SyncNames { outcome, .. } => {
+                self.sync_names(*outcome);
+                self.freed.synced(None, *outcome);
+            }
         }
         Ok(())
     }
@@ -386,7 +390,7 @@ impl State {
 
     fn set_len(&mut self, file: FileId, len: u64) -> io::Result<()> {
         let cut = self.visible(file)?.chunks_from(len, FREED_CHUNKS_MAX);
-        self.remember_freed(cut);
+        self.freed.cut(self.inode(file)?, cut);
         self.file_mut(file)?.set_len(len);
         Ok(())
     }
@@ -398,7 +402,7 @@ impl State {
         }
         if let Ok(replaced) = self.visible(to) {
             let freed = replaced.chunks_from(0, FREED_CHUNKS_MAX);
-            self.remember_freed(freed);
+            self.freed.unnamed(freed);
         }
         self.change_name(NameChange::Rename { from, to, inode });
         Ok(())
@@ -406,7 +410,7 @@ impl State {
 
     fn remove(&mut self, name: FileId) -> io::Result<()> {
         let freed = self.visible(name)?.chunks_from(0, FREED_CHUNKS_MAX);
-        self.remember_freed(freed);
+        self.freed.unnamed(freed);
         self.change_name(NameChange::Remove { name });
         Ok(())
     }
@@ -441,12 +445,6 @@ impl State {
         let named: Vec<Inode> =
             pending.chain(self.names.iter().chain(&self.durable_names).flatten().copied()).collect();
         self.files.retain(|inode, _| named.contains(inode));
-    }
-
-    fn remember_freed(&mut self, chunks: Vec<Arc<Chunk>>) {
-        self.freed.extend(chunks);
-        let excess = self.freed.len().saturating_sub(FREED_CHUNKS_MAX);
-        self.freed.drain(..excess);
     }
 
     /// How many units are pending.
@@ -511,10 +509,10 @@ impl State {
                 pending.change.apply(&mut names);
             }
         }
-        let mut after = State { freed: self.freed.clone(), ..State::default() };
+        let mut after = State { freed: self.freed.after_crash(), ..State::default() };
         let mut garbage = chooser.garbage();
         for (inode, landing) in landed {
-            let contents = landing.finish(garbage.as_mut(), &self.freed);
+            let contents = landing.finish(garbage.as_mut(), self.freed.gone());
             for (name, _) in names.iter().enumerate().filter(|(_, named)| **named == Some(inode)) {
                 after.adopt(FileId::ALL[name], contents.clone());
             }
