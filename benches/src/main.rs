@@ -69,6 +69,7 @@ fn run_child(args: &Args, engine: &str, group: Group, report: &mut Report) -> Re
         fs::remove_dir_all(&dir)?;
     }
     fs::create_dir_all(&dir)?;
+    write_out(&dir)?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--child", group.name(), "--engine", engine, "--dir"])
         .arg(&dir)
@@ -96,6 +97,12 @@ fn run_child(args: &Args, engine: &str, group: Group, report: &mut Report) -> Re
         report.add(engine, rows::FILE_BYTES, total_file_bytes(&dir)? as f64);
     }
     Ok(())
+}
+
+/// Has the system write out what it holds for the device, so that no engine pays for another's writes.
+fn write_out(dir: &Path) -> Result<()> {
+    let status = Command::new("sync").arg("--file-system").arg(dir).status()?;
+    if status.success() { Ok(()) } else { Err(format!("sync: {status}").into()) }
 }
 
 /// The lengths of all files under `dir`.
