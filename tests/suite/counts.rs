@@ -9,7 +9,7 @@ use std::{
 
 use pagecache::io::{
     CountingStorage, Counts, FileId, Operation, SyncReason,
-    sim::{SimClock, SimDisk, SimSpawner},
+    sim::{Rng, SimClock, SimDisk, SimSpawner},
 };
 use tests::{HookedStorage, small_tree, within};
 use tree::{Config, Db};
@@ -96,6 +96,46 @@ fn a_lone_durable_write_into_used_segments_is_one_block_one_sync_and_no_growth()
             assert_eq!(made.growth(FileId::Log) + made.growth(FileId::Pages), 0, "{number}");
             assert_eq!(made.tally(FileId::Pages, Operation::Write).calls, 0, "{number}");
         }
+    });
+}
+
+#[test]
+fn the_background_makes_segments_of_the_log_before_writers_need_them() {
+    within(HANG, || {
+        const SEGMENT: u64 = 64 << 10;
+        let counted = Counted::new();
+        let db =
+            counted.open(Config::new().page_cache(|builder| builder.log_segment_bytes(SEGMENT as usize)));
+        let mut rng = Rng::new(1);
+        let mut by_writers = 0;
+        for number in 0..200u64 {
+            let before = counted.snapshot();
+            let lsn = db.put(key(number % 20), [7; 2000]).unwrap();
+            db.wait_durable(lsn).unwrap();
+            let made = (counted.snapshot() - before).tally(FileId::Log, Operation::Write);
+            by_writers += u64::from(made.bytes >= SEGMENT);
+            // Time stands still, so the background steps only because it was woken.
+            counted.spawner.run(&mut rng, 100);
+        }
+        let log = counted.snapshot().growth(FileId::Log);
+        assert!(log > 8 * SEGMENT, "the log has grown by {log} bytes only");
+        assert!(by_writers <= 1, "writers made {by_writers} segments of the log themselves");
+    });
+}
+
+#[test]
+fn a_stream_of_changes_writes_the_log_once() {
+    within(HANG, || {
+        let counted = Counted::new();
+        let config =
+            Config::new().flush_every_ms(None).page_cache(|builder| builder.log_segment_bytes(64 << 10));
+        let db = counted.open(config);
+        (0..20_000u64).for_each(|number| put(&db, key(number % 20), [7; 60]));
+        let made = counted.snapshot();
+        let (log, grown) = (made.tally(FileId::Log, Operation::Write), made.growth(FileId::Log));
+        assert!(grown > 1 << 20, "the log has grown by {grown} bytes only");
+        // Zeros in front of every record would double it; the first segments have them.
+        assert!(log.bytes < grown + grown / 4, "{} bytes written to a log of {grown}", log.bytes);
     });
 }
 

@@ -118,7 +118,7 @@ impl Checkpointer {
             Purpose::Release => Vec::new(),
             Purpose::Shorten | Purpose::Close => take_dirty(cache),
         };
-        while write_back(cache, &mut dirty)? == Rest::Dirty {
+        while write_back(cache, log, &mut dirty)? == Rest::Dirty {
             state.publish(cache, log, recovery, Purpose::Release)?;
             state.make_room(cache, log, recovery)?;
         }
@@ -283,8 +283,15 @@ fn take_dirty<M: Materializer>(cache: &Cache<M>) -> Vec<PageId> {
 
 /// Writes these pages back, as far as it can be done now and while there is room; some even if there
 /// is none.
-fn write_back<M: Materializer>(cache: &Cache<M>, dirty: &mut Vec<PageId>) -> Result<Rest, Failure> {
+fn write_back<M: Materializer>(
+    cache: &Cache<M>,
+    log: &Log,
+    dirty: &mut Vec<PageId>,
+) -> Result<Rest, Failure> {
     while !dirty.is_empty() {
+        // The thread that usually looks after the log may be at this.
+        // A full disk keeps the log as it is; any other failure poisons, and the next call is told.
+        let _ = log.prepare();
         let chunk: Vec<PageId> = (0..PAGES_PER_LOOK).map_while(|_| dirty.pop()).collect();
         let _skipped_ones_stay_marked = cache.write_back(&chunk, store::Purpose::Checkpoint)?;
         if cache.is_short_of_memory() {

@@ -261,11 +261,6 @@ impl Storage for FileStorage {
 
     fn allocate(&self, file: FileId, offset: u64, len: u64) -> io::Result<bool> {
         let opened = self.file(file)?;
-        if !self.past_cache {
-            // The first sync of bytes in room that was only set aside has more to note than one of bytes in
-            // place of zeros.
-            return Ok(false);
-        }
         match retry_on_intr(|| fallocate(opened.cached(), FallocateFlags::KEEP_SIZE, offset, len)) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),

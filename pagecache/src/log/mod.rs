@@ -115,9 +115,9 @@ pub(crate) trait Host: Send + Sync {
     fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure>;
     /// The log is full: checkpoint and release. `Ok` when it did or somebody else did. Must not append.
     fn truncate(&self) -> Result<(), Failure>;
-    /// A buffer is full and nobody waits for it: a good moment to have the background call
-    /// [`Log::prepare`], so that writers fill the next one meanwhile. Must not block.
-    fn buffer_filled(&self) {}
+    /// A buffer is full, or a segment was begun: a good moment to have the background call [`Log::prepare`],
+    /// which writes the one and makes the next of the other while writers go on. Must not block.
+    fn has_work(&self) {}
 }
 
 /// Where a log goes on: from [`tail::Tail::position`], or a superblock.
@@ -360,7 +360,7 @@ impl Log {
     pub(crate) fn help(&self) -> Result<(), Failure> {
         // Relaxed: a stale value helps a turn later.
         if self.current.load(Relaxed) > self.rounds.landed() + TURNS_UNWRITTEN {
-            self.prepare()?;
+            self.write_ready()?;
         }
         Ok(())
     }

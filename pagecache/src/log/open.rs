@@ -52,13 +52,13 @@ impl Log {
     /// `len` bytes of the current buffer, or of the next.
     pub(super) fn claim_record(&self, len: u32) -> Result<Claim<'_>, Failure> {
         loop {
-            let mut filled = false;
+            let mut has_work = false;
             let turn = self.current.load(Acquire); // pairs with the opener's store
             match self.buffer(turn).ask(len) {
                 Asked::Room(claim) => return Ok(claim),
                 Asked::Close(pad) => {
                     self.close(pad);
-                    filled = true;
+                    has_work = true;
                 }
                 Asked::Full => {}
                 Asked::Late(duty) => {
@@ -66,9 +66,9 @@ impl Log {
                     self.rounds.wake(); // the opener may wait for this claim to be gone
                 }
             }
-            self.turn_over(turn, len)?;
-            if filled && let Some(host) = self.host() {
-                host.buffer_filled();
+            has_work |= self.turn_over(turn, len)?;
+            if has_work && let Some(host) = self.host() {
+                host.has_work();
             }
         }
     }
@@ -173,15 +173,15 @@ impl Log {
         Ok(mark)
     }
 
-    /// Waits for, or brings about, a turn after `seen` with room for `len` bytes.
+    /// Waits for, or brings about, a turn after `seen` with room for `len` bytes. True if it began a segment.
     #[cold]
-    fn turn_over(&self, seen: u64, len: u32) -> Result<(), Failure> {
+    fn turn_over(&self, seen: u64, len: u32) -> Result<bool, Failure> {
         held::none(self.address())?;
         let mut opening = self.opening.lock();
         loop {
             self.poison.check()?;
             if opening.turn != seen {
-                return Ok(());
+                return Ok(false);
             }
             if !opening.is_open && !opening.busy {
                 break;
@@ -194,9 +194,10 @@ impl Log {
         let streams = segment.is_some_and(|used| self.was_one_turn(turn, used));
         let (segment, place) =
             self.place(end, segment, len, if streams { Use::Stream } else { Use::Rounds })?;
+        let begins_segment = place.continues.is_some();
         self.open_buffer(turn + 1, place)?;
         turning.opened(segment);
-        Ok(())
+        Ok(begins_segment)
     }
 
     /// Once an open: makes the file's name durable and has the host publish the epoch.

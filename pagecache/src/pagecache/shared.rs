@@ -185,9 +185,13 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 
     #[cold]
     fn want_checkpoint(&self) {
-        if !self.checkpoint_wanted.swap(true, Ordering::Relaxed)
-            && let Some(worker) = self.worker.get()
-        {
+        if !self.checkpoint_wanted.swap(true, Ordering::Relaxed) {
+            self.wake_background();
+        }
+    }
+
+    fn wake_background(&self) {
+        if let Some(worker) = self.worker.get() {
             worker.wake();
         }
     }
@@ -403,5 +407,9 @@ impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
 
     fn truncate(&self) -> Result<(), Failure> {
         self.checkpoint()
+    }
+
+    fn has_work(&self) {
+        self.wake_background();
     }
 }

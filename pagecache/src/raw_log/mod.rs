@@ -364,7 +364,7 @@ impl log::Host for Shared {
         self.root.begin_epoch(from, self.log.stable())
     }
 
-    fn buffer_filled(&self) {
+    fn has_work(&self) {
         if let Some(worker) = self.worker.get() {
             worker.wake();
         }
