@@ -34,3 +34,4 @@ pub use pagecache::{
 };
 pub use raw_log::{DiskPtr, Log, LogIter, LogRead, Reservation};
 pub use reclaim::{Guard, pin};
+pub use store::WrittenBytes;

@@ -182,11 +182,12 @@ impl Store {
             ("pages", stats.pages().to_string()),
             ("memory_budget_bytes", stats.memory_budget_bytes().to_string()),
             ("memory_bytes", stats.memory_bytes().to_string()),
-            ("memory_by_owner", memory_by_owner(&stats)),
+            ("memory_by_owner", by_name(stats.memory_owners())),
             ("log_file_bytes", stats.log_file_bytes().to_string()),
             ("log_tail_bytes", stats.log_tail_bytes().to_string()),
             ("pages_file_bytes", stats.pages_file_bytes().to_string()),
             ("pages_live_bytes", stats.pages_live_bytes().to_string()),
+            ("pages_written_bytes", by_name(stats.pages_written_bytes())),
         ])
     }
 
@@ -200,10 +201,10 @@ impl Store {
     }
 }
 
-/// Every owner of memory and its bytes, on one line.
-fn memory_by_owner(stats: &tree::Stats) -> String {
-    let owners: Vec<String> = stats.memory_owners().map(|(name, bytes)| format!("{name} {bytes}")).collect();
-    owners.join(", ")
+/// Names and their bytes, on one line.
+fn by_name(figures: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let figures: Vec<String> = figures.map(|(name, bytes)| format!("{name} {bytes}")).collect();
+    figures.join(", ")
 }
 
 fn config(path: &Path, memory: Option<u64>) -> tree::Config {

@@ -241,6 +241,13 @@ impl Stats {
         self.pages.pages_live_bytes
     }
 
+    /// Bytes written to the `pages` file since the database was opened, by what they were written for:
+    /// `images` of whole pages, `delta_pages` with what changed of them, what cleaning `moved`, pieces of large
+    /// `values`, and the page `table`. What is written to the log is the advance of [`Tree::durable_lsn`].
+    pub fn pages_written_bytes(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        self.pages.written.named().into_iter()
+    }
+
     /// Pages of the trees, inner and leaf.
     #[must_use]
     pub fn pages(&self) -> u64 {

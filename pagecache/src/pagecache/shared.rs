@@ -21,6 +21,7 @@ use crate::{
     materializer::Materializer,
     mem::PageMemory,
     metrics::Work,
+    store::WrittenBytes,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
 };
 
@@ -96,6 +97,8 @@ pub struct Stats {
     pub pages_file_bytes: u64,
     /// Bytes in the `pages` file that are reachable.
     pub pages_live_bytes: u64,
+    /// Bytes of frames written to the `pages` file since the store was opened.
+    pub written: WrittenBytes,
 }
 
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
@@ -393,6 +396,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             log_file_bytes: self.log.file_bytes(),
             pages_file_bytes: store.file_bytes,
             pages_live_bytes: store.live_bytes,
+            written: self.cache.store.written(),
         }
     }
 }

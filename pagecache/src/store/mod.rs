@@ -24,6 +24,7 @@ pub(crate) mod writer;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub use self::stats::WrittenBytes;
 use self::{pages::PagesFile, segments::Segments, writer::FrameWriter};
 pub(crate) use self::{
     reader::Frame,
@@ -160,6 +161,11 @@ impl Store {
 
     pub(crate) fn stats(&self) -> StoreStats {
         self.writer.stats()
+    }
+
+    /// Bytes of the frames written so far.
+    pub(crate) fn written(&self) -> WrittenBytes {
+        self.writer.written()
     }
 
     /// The frames that start in a segment.

@@ -27,7 +27,7 @@ use crate::{
         pages::PagesFile,
         placement::{Plan, Tail, place},
         segments::{Hold, Segments},
-        stats::StoreStats,
+        stats::{StoreStats, WrittenBytes, WrittenCounts},
         table::Choice,
     },
     sync::{AtomicU64, Mutex, Ordering},
@@ -87,6 +87,7 @@ pub(crate) struct FrameWriter {
     spare: Mutex<Vec<Vec<u8>>>,
     /// The length in `position`, for those who would only look and must not wait for a write.
     length: AtomicU64,
+    counts: WrittenCounts,
 }
 
 impl FrameWriter {
@@ -104,6 +105,7 @@ impl FrameWriter {
             position: Mutex::new(position),
             spare: Mutex::new(Vec::new()),
             length,
+            counts: WrittenCounts::default(),
         })
     }
 
@@ -224,6 +226,11 @@ impl FrameWriter {
         self.segments.stats(self.file_bytes())
     }
 
+    /// Bytes of the frames written so far.
+    pub(crate) fn written(&self) -> WrittenBytes {
+        self.counts.read()
+    }
+
     fn append(&self, batch: &mut Batch<'_>) -> Result<(), Failure> {
         self.file.check()?;
         let mut position = self.position.lock();
@@ -285,6 +292,7 @@ impl FrameWriter {
         for (frame, offset) in batch.pending.drain(..).zip(&plan.offsets) {
             let addr = FragmentAddr { offset: *offset, len: frame.bytes.len() as u32 };
             let (pid, seq, kind) = (frame.pid, frame.seq, frame.kind);
+            self.counts.add(kind, batch.stream, u64::from(addr.len));
             let crc = batch.bytes[frame.bytes].first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc));
             batch.done.holds.push(self.segments.hold(addr)?);
             batch.done.frames.push(WrittenFrame { pid, seq, kind, addr, crc });
