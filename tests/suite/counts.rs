@@ -280,6 +280,32 @@ fn a_checkpoint_writes_the_changes_of_a_page_and_not_the_page() {
     });
 }
 
+#[test]
+fn a_record_that_was_changed_again_and_again_is_written_back_once() {
+    within(HANG, || {
+        const CHANGED: u64 = 20;
+        const BLOCK_BYTES: u64 = 4096;
+        let counted = Counted::new();
+        let db = counted.open(Config::new());
+        fill(&db, 0..4000);
+        db.checkpoint().unwrap();
+        db.checkpoint().unwrap();
+        // More changes of a leaf than its chain holds, so that some are folded into its base.
+        let written = |times: u8| {
+            (0..times).for_each(|time| (0..CHANGED).for_each(|leaf| put(&db, key(leaf * 200), [time; 60])));
+            let before = counted.snapshot();
+            db.checkpoint().unwrap();
+            (counted.snapshot() - before).tally(FileId::Pages, Operation::Write).bytes
+        };
+        let (once, often) = (written(1), written(20));
+        assert!(often < once + BLOCK_BYTES, "{often} bytes for twenty changes of a record, {once} for one");
+        drop(db);
+        let db = counted.open(Config::new());
+        let changed = (0..CHANGED).all(|leaf| db.get(key(leaf * 200)).unwrap().unwrap() == [19; 60]);
+        assert!(changed && db.len() == 4000, "what a delta-page says is read back");
+    });
+}
+
 /// The map of these leaves is sixty kilobytes in map pages of 256 entries, of which the changed leaves touch
 /// nearly all.
 #[test]

@@ -188,12 +188,20 @@ impl<M: Materializer> Cache<M> {
     fn unsaved(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<Unsaved<M::PageFrag>> {
         let bytes_max = delta_bytes_max(durable)?;
         let changes = changes_above(top, durable.seq)?;
-        let bytes: usize = changes.iter().map(|(_, frag)| self.materializer.encoded_len(frag)).sum();
-        if bytes > bytes_max {
-            return None;
-        }
-        let frags = changes.into_iter().map(|(seq, frag)| (seq, frag.clone())).collect();
-        Some(Unsaved { since: durable.seq, frags })
+        let frags: Vec<&M::PageFrag> = changes.iter().map(|(_, frag)| *frag).collect();
+        let one = self.as_one(&frags).zip(changes.last().map(|(newest, _)| *newest));
+        let frags: Box<[_]> = match one {
+            Some((one, newest)) => Box::new([(newest, one)]),
+            None => changes.into_iter().map(|(seq, frag)| (seq, frag.clone())).collect(),
+        };
+        let bytes: usize = frags.iter().map(|(_, frag)| self.materializer.encoded_len(frag)).sum();
+        (bytes <= bytes_max).then_some(Unsaved { since: durable.seq, frags })
+    }
+
+    /// Several changes, oldest first, as one that does the same, if the materializer can: a record that was
+    /// changed again and again then counts once.
+    pub(super) fn as_one(&self, changes: &[&M::PageFrag]) -> Option<M::PageFrag> {
+        if changes.len() > 1 { self.materializer.unite(changes) } else { None }
     }
 
     /// Lets go of changes kept beside a base that are durable by now.

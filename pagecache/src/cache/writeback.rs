@@ -148,9 +148,11 @@ impl<M: Materializer> Cache<M> {
     /// What of the page its durable form lacks, if that is known one by one and little.
     fn delta_page(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<Vec<u8>> {
         let bytes_max = delta_bytes_max(durable)?;
-        let changes = changes_above(top, durable.seq)?;
+        let changes: Vec<_> = changes_above(top, durable.seq)?.into_iter().map(|(_, frag)| frag).collect();
+        let one = self.as_one(&changes);
+        let changes = one.as_ref().map_or(changes, |one| vec![one]);
         let mut payload = delta::begin(durable.seq);
-        for (_, frag) in &changes {
+        for frag in &changes {
             let len = self.materializer.encoded_len(frag);
             if FRAME_HEADER_BYTES + payload.len() + len > bytes_max {
                 return None;
