@@ -118,6 +118,8 @@ impl World {
                     .log_buffers(shape.log_buffers)
                     .checkpoint_every_bytes(shape.checkpoint_every_bytes)
                     .store_segment_bytes(SEGMENT_BYTES)
+                    // Some opens pack and some do not, whatever the ones before did.
+                    .use_compression(salt_seed.is_multiple_of(2))
             })
     }
 

@@ -167,8 +167,9 @@ fn the_stores_hold_every_kind_of_record_frame_and_node() {
     };
     let pages = ["superblock 0", "superblock 1", "image", "map page", "map index", "directory"];
     has("closed", &pages);
-    has("closed", &["node of level 0", "node of level 1", "node of level 2", "catalogue"]);
+    has("closed", &["packed image", "catalogue"]);
     has("killed tree", &pages);
+    has("killed tree", &["node of level 0", "node of level 1", "node of level 2"]);
     has("killed tree", &["segment", "append", "batch", "pad"]);
     has("killed pages", &pages);
     has("killed pages", &["segment", "append", "base", "free", "batch", "pad", "failed"]);

@@ -15,6 +15,7 @@ mod linear;
 mod memory;
 mod model;
 mod operations;
+mod packing;
 mod pages;
 mod profile;
 mod read_only;

@@ -31,7 +31,7 @@ const DELTAS_DIVISOR: usize = 3;
 const UNITED_DIVISOR: usize = 2;
 
 /// Bytes that the next delta-page of a page may have; `None` if the page is to be written whole.
-pub(super) fn delta_bytes_max(durable: &Durable) -> Option<usize> {
+fn delta_bytes_max(durable: &Durable) -> Option<usize> {
     let image = durable.image().filter(|image| image.deltas.len() < DELTAS_MAX)?;
     let spent: usize = image.deltas.iter().map(|delta| delta.len as usize).sum();
     (image.base.len as usize / DELTAS_DIVISOR).checked_sub(spent)
@@ -184,9 +184,22 @@ impl<M: Materializer> Cache<M> {
         self.put_folded(cell, word, top, Node::folded(&self.memory, draft, unsaved), 0, guard)
     }
 
+    /// Bytes that the changes in the next delta-page of a page may have before they are packed; `None` if the
+    /// page is to be written whole.
+    pub(super) fn change_bytes_max(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<usize> {
+        let bytes_max = delta_bytes_max(durable)?;
+        let (true, Some(image), Some(ground)) = (self.store.packs(), durable.image(), top.ground()) else {
+            return Some(bytes_max);
+        };
+        let Body::Base(base) = &ground.body else { return Some(bytes_max) };
+        // The lengths of what is stored are packed ones: changes are taken to pack as well as the page did.
+        let (packed, plain) = (image.base.len as usize, self.materializer.encoded_len(base));
+        Some(bytes_max.saturating_mul(plain.max(packed)) / packed.max(1))
+    }
+
     /// The changes that `durable` lacks, if they may become a delta-page.
     fn unsaved(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<Unsaved<M::PageFrag>> {
-        let bytes_max = delta_bytes_max(durable)?;
+        let bytes_max = self.change_bytes_max(top, durable)?;
         let changes = changes_above(top, durable.seq)?;
         let frags: Vec<&M::PageFrag> = changes.iter().map(|(_, frag)| *frag).collect();
         let one = self.as_one(&frags).zip(changes.last().map(|(newest, _)| *newest));

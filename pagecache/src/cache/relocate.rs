@@ -119,10 +119,7 @@ impl<M: Materializer> Cache<M> {
         else {
             return Ok(None);
         };
-        let frame = self.store.read(&self.store.pin(addr)?, pid as u64, None)?;
-        let bytes = frame.payload();
-        let fill = |out: &mut [u8]| out.copy_from_slice(bytes);
-        batch.push(pid as u64, frame.seq(), frame.kind(), bytes.len(), fill)?;
+        batch.push_as_is(&self.store.read_as_is(&self.store.pin(addr)?, pid as u64)?)?;
         Ok(Some(Written { pid, claim, seq: durable.seq, newest: 0, form: Form::Moved(addr) }))
     }
 }

@@ -12,7 +12,7 @@
 //! Nothing is synced here: until a checkpoint publishes the new places, recovery uses the old ones.
 //! Moves of unchanged parts are [`super::relocate`]'s business.
 
-use super::{Cache, Resident, fold::delta_bytes_max};
+use super::{Cache, Resident};
 use crate::{
     error::Failure,
     format::{
@@ -147,7 +147,7 @@ impl<M: Materializer> Cache<M> {
 
     /// What of the page its durable form lacks, if that is known one by one and little.
     fn delta_page(&self, top: &Node<M::PageFrag>, durable: &Durable) -> Option<Vec<u8>> {
-        let bytes_max = delta_bytes_max(durable)?;
+        let bytes_max = self.change_bytes_max(top, durable)?;
         let changes: Vec<_> = changes_above(top, durable.seq)?.into_iter().map(|(_, frag)| frag).collect();
         let one = self.as_one(&changes);
         let changes = one.as_ref().map_or(changes, |one| vec![one]);

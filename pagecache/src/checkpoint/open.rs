@@ -111,7 +111,7 @@ pub(crate) fn open<M: Materializer + Sync>(
         settings.memory.clone(),
         pages,
         Maps::new(directory.as_ref(), replay),
-        Store::new(file.clone(), live, named, settings.cleaning)?,
+        Store::new(file.clone(), live, named, settings.cleaning, settings.use_compression)?,
         Budget::new(config.cache_capacity()),
         poison.clone(),
     );
@@ -126,7 +126,12 @@ pub(crate) fn open<M: Materializer + Sync>(
     let geometry = log_geometry(config, &superblock);
     let log = Log::new(storage.clone(), geometry, poison.clone(), position)?;
     log.bound_turns(cache.budget.take_log_turns(geometry.buffers, geometry.buffer_bytes));
-    let checkpointer = Checkpointer::new(superblock, publisher, salts);
+    let mut published_next = superblock;
+    if settings.use_compression {
+        // Before anything refers to a packed frame: every publication from here on has it.
+        published_next.features.incompatible |= superblocks::PACKED;
+    }
+    let checkpointer = Checkpointer::new(published_next, publisher, salts);
     let recovery = Mutex::new(folded.recovery);
     let mut opened = Opened { cache, log, checkpointer, recovery, salt: None, was_recovered };
     if let Some(tail) = tail.filter(|_| !settings.read_only) {

@@ -41,6 +41,11 @@ pub(crate) enum FrameKind {
 }
 
 impl FrameKind {
+    /// True for what a store may pack: large values come as they are asked for, and the page table is small.
+    pub(crate) fn may_be_packed(self) -> bool {
+        matches!(self, FrameKind::Image | FrameKind::DeltaPage)
+    }
+
     fn from_byte(byte: u8) -> Option<FrameKind> {
         Some(match byte {
             1 => FrameKind::Image,
@@ -55,12 +60,23 @@ impl FrameKind {
     }
 }
 
-/// What stands in front of a payload. Payloads are plain bytes: codec 0 is the only one.
+/// How a payload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Codec {
+    /// As it is.
+    Plain = 0,
+    /// As [`super::packed`] has it: images and delta-pages alone.
+    Lz4 = 1,
+}
+
+/// What stands in front of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) pid: u64,
     pub(crate) seq: u64,
     pub(crate) kind: FrameKind,
+    pub(crate) codec: Codec,
+    /// As they are written.
     pub(crate) payload_bytes: u32,
 }
 
@@ -81,7 +97,7 @@ impl FrameHeader {
         out[4..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
         out[8..14].copy_from_slice(&self.pid.to_le_bytes()[..6]);
         out[14] = self.kind as u8;
-        out[15] = 0;
+        out[15] = self.codec as u8;
         out[16..24].copy_from_slice(&self.seq.to_le_bytes());
     }
 
@@ -93,15 +109,22 @@ impl FrameHeader {
         let packed = source.u64("the page id")?;
         let [.., kind, codec] = packed.to_le_bytes();
         let seq = source.u64("the page's number")?;
-        if codec != 0 {
-            return Err(DecodeError(format!(
-                "frame is packed with codec {codec}, which this version does not know"
-            )));
-        }
+        let codec = match codec {
+            0 => Codec::Plain,
+            1 => Codec::Lz4,
+            _ => {
+                return Err(DecodeError(format!(
+                    "frame is packed with codec {codec}, which this version does not know; open the store with a newer one"
+                )));
+            }
+        };
         let Some(kind) = FrameKind::from_byte(kind) else {
             return Err(DecodeError(format!("frame is of kind {kind}, which this version does not know")));
         };
-        Ok(FrameHeader { pid: packed & (FRAME_PID_LIMIT - 1), seq, kind, payload_bytes })
+        if codec != Codec::Plain && !kind.may_be_packed() {
+            return Err(DecodeError(format!("frame of kind {kind:?} is packed, which only pages are")));
+        }
+        Ok(FrameHeader { pid: packed & (FRAME_PID_LIMIT - 1), seq, kind, codec, payload_bytes })
     }
 }
 
@@ -177,7 +200,7 @@ impl FrameSeed {
 
 #[cfg(test)]
 mod tests {
-    use super::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameSeed};
+    use super::{Codec, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameSeed};
 
     const UUID: [u8; 16] = *b"a store's uuid!!";
 
@@ -190,7 +213,13 @@ mod tests {
     }
 
     fn header() -> FrameHeader {
-        FrameHeader { pid: 0x0605_0403_0201, seq: 9, kind: FrameKind::MapPage, payload_bytes: 3 }
+        FrameHeader {
+            pid: 0x0605_0403_0201,
+            seq: 9,
+            kind: FrameKind::MapPage,
+            codec: Codec::Plain,
+            payload_bytes: 3,
+        }
     }
 
     #[test]
@@ -205,6 +234,29 @@ mod tests {
             let header = FrameHeader { kind, ..header() };
             let bytes = frame(header, 4096, b"abc");
             assert_eq!(FrameSeed::new(&UUID).open(4096, &bytes), Ok((header, b"abc".as_slice())), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn packed_pages_read_back_and_nothing_else_is_packed() {
+        let seed = FrameSeed::new(&UUID);
+        for (kind, is_packed) in [
+            (FrameKind::Image, true),
+            (FrameKind::DeltaPage, true),
+            (FrameKind::MapPage, false),
+            (FrameKind::Directory, false),
+            (FrameKind::Value, false),
+            (FrameKind::MapIndex, false),
+            (FrameKind::MapChanges, false),
+        ] {
+            let header = FrameHeader { kind, codec: Codec::Lz4, ..header() };
+            let bytes = frame(header, 4096, b"abc");
+            assert_eq!(bytes[15], 1);
+            let opened = seed.open(4096, &bytes);
+            match is_packed {
+                true => assert_eq!(opened, Ok((header, b"abc".as_slice())), "{kind:?}"),
+                false => assert!(opened.is_err_and(|why| why.0.contains("only pages")), "{kind:?}"),
+            }
         }
     }
 
@@ -247,9 +299,16 @@ mod tests {
 
     #[test]
     fn unknown_codecs_kinds_and_padding_are_refused_by_name() {
-        for (name, at, value, want) in
-            [("codec", 15, 1, "packed with codec 1"), ("kind", 14, 9, "kind 9"), ("padding", 14, 0, "kind 0")]
-        {
+        for (name, at, value, want) in [
+            (
+                "codec",
+                15,
+                2,
+                "packed with codec 2, which this version does not know; open the store with a newer one",
+            ),
+            ("kind", 14, 9, "kind 9"),
+            ("padding", 14, 0, "kind 0"),
+        ] {
             let mut bytes = frame(header(), 512, b"abc");
             bytes[at] = value;
             let seed = FrameSeed::new(&UUID);

@@ -7,6 +7,7 @@ pub(crate) mod delta;
 pub(crate) mod directory;
 pub(crate) mod frame;
 pub(crate) mod map;
+pub(crate) mod packed;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod segment;

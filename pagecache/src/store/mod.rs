@@ -66,11 +66,12 @@ impl Store {
         live: &[(u32, u32)],
         directory: Option<FragmentAddr>,
         cleaning: bool,
+        packs: bool,
     ) -> Result<Store, Failure> {
         let segments = Segments::rebuild_counted(file.layout(), file.path(), 0, live, file.len()?)?;
         directory.map_or(Ok(()), |addr| segments.retain(addr))?;
         let segments = Arc::new(segments);
-        let writer = FrameWriter::new(file.clone(), segments.clone())?;
+        let writer = FrameWriter::new(file.clone(), segments.clone(), packs)?;
         Ok(Store { file, segments, writer, cleaning, tight: AtomicBool::new(false) })
     }
 
@@ -86,6 +87,16 @@ impl Store {
     /// Reads a pinned frame.
     pub(crate) fn read(&self, pin: &Pin, pid: u64, seq: Option<PageSeq>) -> Result<Frame, Failure> {
         self.file.read_pinned(pin, pid, seq)
+    }
+
+    /// As [`Store::read`], but a packed payload stays packed.
+    pub(crate) fn read_as_is(&self, pin: &Pin, pid: u64) -> Result<Frame, Failure> {
+        self.file.read_pinned_as_is(pin, pid)
+    }
+
+    /// Whether pages are packed as they are written.
+    pub(crate) fn packs(&self) -> bool {
+        self.writer.packs()
     }
 
     /// As [`Store::read`], if no device has to be waited for; `None` if that may be.

@@ -5,7 +5,10 @@
 
 use crate::{
     error::{DecodeError, Failure},
-    format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind},
+    format::{
+        frame::{Codec, FRAME_HEADER_BYTES, FrameHeader, FrameKind},
+        packed::unpack,
+    },
     ids::{FragmentAddr, PageSeq},
     store::{pages::PagesFile, segments::Pin},
 };
@@ -15,11 +18,18 @@ use crate::{
 pub(crate) struct Frame {
     header: FrameHeader,
     bytes: Vec<u8>,
+    /// Where in `bytes` the payload begins.
+    from: usize,
 }
 
 impl Frame {
     pub(crate) fn kind(&self) -> FrameKind {
         self.header.kind
+    }
+
+    /// As it was read. Its codec is that of the file, whatever the payload is by now.
+    pub(crate) fn header(&self) -> FrameHeader {
+        self.header
     }
 
     #[cfg(test)]
@@ -32,7 +42,7 @@ impl Frame {
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
-        &self.bytes[FRAME_HEADER_BYTES..]
+        &self.bytes[self.from..]
     }
 }
 
@@ -46,12 +56,20 @@ impl PagesFile {
         self.read_frame(pin.addr(), pid, seq)
     }
 
+    /// As [`PagesFile::read_pinned`], but a packed payload stays packed: for who writes it elsewhere.
+    pub(crate) fn read_pinned_as_is(&self, pin: &Pin, pid: u64) -> Result<Frame, Failure> {
+        let addr = pin.addr();
+        let mut bytes = self.room_for(addr)?;
+        self.read(addr.offset, &mut bytes)?;
+        self.verify(addr, pid, None, bytes)
+    }
+
     /// As [`PagesFile::read_pinned`], if no device has to be waited for; `None` if that may be.
     pub(crate) fn read_pinned_at_once(&self, pin: &Pin, pid: u64) -> Result<Option<Frame>, Failure> {
         let addr = pin.addr();
         let mut bytes = self.room_for(addr)?;
         match self.read_at_once(addr.offset, &mut bytes)? {
-            true => self.verify(addr, pid, None, bytes).map(Some),
+            true => self.unpacked(addr, self.verify(addr, pid, None, bytes)?).map(Some),
             false => Ok(None),
         }
     }
@@ -65,7 +83,18 @@ impl PagesFile {
     ) -> Result<Frame, Failure> {
         let mut bytes = self.room_for(addr)?;
         self.read(addr.offset, &mut bytes)?;
-        self.verify(addr, pid, seq, bytes)
+        self.unpacked(addr, self.verify(addr, pid, seq, bytes)?)
+    }
+
+    /// The frame with its payload as it was before it was packed.
+    fn unpacked(&self, addr: FragmentAddr, frame: Frame) -> Result<Frame, Failure> {
+        match frame.header.codec {
+            Codec::Plain => Ok(frame),
+            Codec::Lz4 => {
+                let bytes = unpack(frame.payload()).map_err(|found| self.corrupt(addr.offset, found))?;
+                Ok(Frame { bytes, from: 0, ..frame })
+            }
+        }
     }
 
     /// Room for a frame that can lie there.
@@ -93,7 +122,7 @@ impl PagesFile {
                 "a frame of page {found_pid} at change {found_seq} where page {pid}{wanted} should be"
             ))));
         }
-        Ok(Frame { header, bytes })
+        Ok(Frame { header, bytes, from: FRAME_HEADER_BYTES })
     }
 
     fn check_inside(&self, addr: FragmentAddr) -> Result<(), Failure> {

@@ -216,7 +216,7 @@ impl Model {
         let segments =
             Segments::rebuild(file.layout(), file.path(), 1, live, file_bytes).expect("all is there");
         let segments = Arc::new(segments);
-        let writer = FrameWriter::new(file.clone(), segments.clone()).expect("no failure");
+        let writer = FrameWriter::new(file.clone(), segments.clone(), false).expect("no failure");
         Model {
             disk,
             file,

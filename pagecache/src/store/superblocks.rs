@@ -21,6 +21,8 @@ use crate::{
 
 /// Incompatible feature: the directory holds a log alone, with no pages.
 pub(crate) const LOG_ALONE: u32 = 1;
+/// Incompatible feature: pages may be packed with codec 1.
+pub(crate) const PACKED: u32 = 2;
 
 /// What the slots held when they were read: the generation, if it was valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +55,10 @@ pub(crate) fn create(storage: &dyn Storage, superblock: &Superblock) -> Result<(
 /// [`Failure::Corrupt`] at byte 0 if neither slot is valid; [`Failure::Unsupported`] if newer code
 /// wrote either, or uses features that this code does not know.
 pub(crate) fn read_newest(storage: &dyn Storage) -> Result<(Superblock, Slots), Failure> {
-    read_newest_with(storage, 0)
+    read_newest_with(storage, PACKED)
 }
 
-/// As [`read_newest`], of a store that uses exactly these incompatible features.
+/// As [`read_newest`], of a store that may use these incompatible features, and is what they say.
 pub(crate) fn read_newest_with(
     storage: &dyn Storage,
     incompatible: u32,

@@ -10,6 +10,7 @@
 //!   the batch keeps its frames and may be finished again later. Any other failure is poison.
 //! * When the file cannot grow, frames go into free segments that were written before. The last few
 //!   of those, the reserve, are for checkpoints, so that a full disk can always be emptied.
+//! * Where the store packs, pages are packed one by one as they come, so that a frame is read alone.
 //! * Frames of one [`Stream`] follow each other in its own active segment, so that what dies together
 //!   lies together.
 //!
@@ -20,12 +21,16 @@ use std::sync::Arc;
 
 use crate::{
     error::Failure,
-    format::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind},
+    format::{
+        frame::{Codec, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind},
+        packed::pack,
+    },
     ids::{FragmentAddr, PageSeq},
     io::SyncReason,
     store::{
         pages::PagesFile,
         placement::{Plan, Tail, place},
+        reader::Frame,
         segments::{Hold, Segments},
         stats::{StoreStats, WrittenBytes, WrittenCounts},
         table::Choice,
@@ -82,6 +87,8 @@ struct Position {
 pub(crate) struct FrameWriter {
     file: PagesFile,
     segments: Arc<Segments>,
+    /// Whether pages are packed.
+    packs: bool,
     position: Mutex<Position>,
     /// Buffers of batches that are done, for the next: the general heap keeps what it once gave for one.
     spare: Mutex<Vec<Vec<u8>>>,
@@ -93,7 +100,11 @@ pub(crate) struct FrameWriter {
 impl FrameWriter {
     /// Goes on behind the end of the file, if it ends in a segment with live bytes; else the first
     /// frame takes a free segment.
-    pub(crate) fn new(file: PagesFile, segments: Arc<Segments>) -> Result<FrameWriter, Failure> {
+    pub(crate) fn new(
+        file: PagesFile,
+        segments: Arc<Segments>,
+        packs: bool,
+    ) -> Result<FrameWriter, Failure> {
         let file_bytes = file.len()?;
         let resumed = segments.resume(file_bytes);
         let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
@@ -102,6 +113,7 @@ impl FrameWriter {
         Ok(FrameWriter {
             file,
             segments,
+            packs,
             position: Mutex::new(position),
             spare: Mutex::new(Vec::new()),
             length,
@@ -112,8 +124,13 @@ impl FrameWriter {
     /// Begins to collect frames.
     pub(crate) fn batch(&self, purpose: Purpose, stream: Stream) -> Batch<'_> {
         let bytes = self.spare.lock().pop().unwrap_or_default();
-        let (pending, done) = (Vec::new(), Written::default());
-        Batch { writer: self, purpose, stream, bytes, pending, done }
+        let (packed, pending, done) = (Vec::new(), Vec::new(), Written::default());
+        Batch { writer: self, purpose, stream, bytes, packed, pending, done }
+    }
+
+    /// Whether pages are packed.
+    pub(crate) fn packs(&self) -> bool {
+        self.packs
     }
 
     /// Bytes of memory that are kept for the next batches.
@@ -372,12 +389,15 @@ pub(crate) struct Batch<'w> {
     purpose: Purpose,
     stream: Stream,
     bytes: Vec<u8>,
+    /// Where a payload is packed before it takes the plain one's place.
+    packed: Vec<u8>,
     pending: Vec<Pending>,
     done: Written,
 }
 
 impl Batch<'_> {
-    /// Adds a frame, whose payload `fill` writes into exactly `payload_bytes` zeros.
+    /// Adds a frame, whose payload `fill` writes into exactly `payload_bytes` zeros. A page is packed then if
+    /// the store packs and that makes it shorter.
     ///
     /// # Errors
     ///
@@ -390,6 +410,37 @@ impl Batch<'_> {
         payload_bytes: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), Failure> {
+        let at = self.room_for(payload_bytes)?;
+        fill(&mut self.bytes[at..]);
+        let may_pack = self.writer.packs && kind.may_be_packed();
+        let packed = may_pack.then(|| pack(&self.bytes[at..], &mut self.packed)).flatten();
+        let (codec, payload_bytes) = match packed {
+            None => (Codec::Plain, payload_bytes),
+            Some(len) => {
+                self.bytes[at..at + len].copy_from_slice(&self.packed[..len]);
+                self.bytes.truncate(at + len);
+                (Codec::Lz4, len)
+            }
+        };
+        self.add(FrameHeader { pid, seq, kind, codec, payload_bytes: payload_bytes as u32 });
+        Ok(())
+    }
+
+    /// Adds a frame as it was read, packed or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batch::push`].
+    pub(crate) fn push_as_is(&mut self, frame: &Frame) -> Result<(), Failure> {
+        let payload = frame.payload();
+        let at = self.room_for(payload.len())?;
+        self.bytes[at..].copy_from_slice(payload);
+        self.add(frame.header());
+        Ok(())
+    }
+
+    /// Room for a frame's payload, in zeros, behind that for its header; says where it begins.
+    fn room_for(&mut self, payload_bytes: usize) -> Result<usize, Failure> {
         if payload_bytes > FRAME_PAYLOAD_BYTES_MAX {
             let (bytes, limit) = (payload_bytes as u64, FRAME_PAYLOAD_BYTES_MAX as u64);
             return Err(Failure::TooLarge { what: "page", bytes, limit, remedy: "split the page" });
@@ -402,12 +453,17 @@ impl Batch<'_> {
         }
         let start = self.bytes.len();
         self.bytes.resize(start + frame_bytes, 0);
-        let frame = &mut self.bytes[start..];
-        let (header, payload) = frame.split_first_chunk_mut().expect("a frame is longer than its header");
-        FrameHeader { pid, seq, kind, payload_bytes: payload_bytes as u32 }.encode(header);
-        fill(payload);
-        self.pending.push(Pending { bytes: start..start + frame_bytes, pid, seq, kind });
-        Ok(())
+        Ok(start + FRAME_HEADER_BYTES)
+    }
+
+    /// Completes the frame whose payload ends the bytes.
+    fn add(&mut self, header: FrameHeader) {
+        let end = self.bytes.len();
+        let start = end - header.frame_bytes() as usize;
+        let head = self.bytes[start..].first_chunk_mut().expect("a frame is longer than its header");
+        header.encode(head);
+        let FrameHeader { pid, seq, kind, .. } = header;
+        self.pending.push(Pending { bytes: start..end, pid, seq, kind });
     }
 
     /// Writes what is collected if the next frame might make it too much.
@@ -421,7 +477,7 @@ impl Batch<'_> {
 
     /// Bytes of memory that the frames collected so far take.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.capacity() + self.packed.capacity()
     }
 
     /// Writes what is collected, and says where all of the batch's frames are. They are durable

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Batch, FrameWriter, Purpose, Stream, Written};
 use crate::{
     error::{Failure, Poison},
-    format::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameKind},
+    format::frame::{Codec, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind},
     ids::FragmentAddr,
     io::SyncReason,
     store::{
@@ -37,7 +37,7 @@ fn open(disk: Arc<TestDisk>, file: PagesFile, reserve: usize) -> Store {
     let segments =
         Arc::new(Segments::rebuild(file.layout(), file.path(), reserve, [], len).expect("nothing is wrong"));
     segments.published(segments.mark());
-    let writer = FrameWriter::new(file.clone(), segments.clone()).expect("no failure");
+    let writer = FrameWriter::new(file.clone(), segments.clone(), false).expect("no failure");
     Store { disk, file, segments, writer }
 }
 
@@ -139,7 +139,7 @@ fn a_reopened_store_goes_on_behind_the_end_of_its_file() {
         let file_bytes = store.file.len().expect("no failure");
         let segments = Segments::rebuild(store.file.layout(), store.file.path(), 0, live, file_bytes);
         let segments = Arc::new(segments.expect("nothing is wrong"));
-        let writer = FrameWriter::new(store.file.clone(), segments.clone()).expect("no failure");
+        let writer = FrameWriter::new(store.file.clone(), segments.clone(), false).expect("no failure");
         segments.published(segments.mark());
         let reopened = Store { disk: store.disk.clone(), file: store.file.clone(), segments, writer };
         assert_eq!(offsets(&reopened.write(&[100])), [want], "{frames:?}");
@@ -320,4 +320,96 @@ fn a_fill_that_panics_and_a_payload_too_large_leave_the_batch_whole() {
     let written = batch.finish().expect("room");
     assert_eq!(offsets(&written), [0, 100]);
     store.check(&written);
+}
+
+/// A store whose pages are packed.
+fn packing() -> Store {
+    let disk = TestDisk::new();
+    let file = fresh(&disk, SEGMENT);
+    let mut store = open(disk, file, 0);
+    store.writer = FrameWriter::new(store.file.clone(), store.segments.clone(), true).expect("no failure");
+    store
+}
+
+#[test]
+fn pages_are_packed_where_that_makes_them_shorter_and_read_back() {
+    let store = packing();
+    let noise = |out: &mut [u8]| {
+        let mut state = 1_u64;
+        out.fill_with(|| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (state >> 56) as u8
+        });
+    };
+    let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
+    batch.push(1, 1, FrameKind::Image, 1500, |out| out.fill(1)).expect("room");
+    batch.push(2, 1, FrameKind::Image, 1500, noise).expect("room");
+    batch.push(3, 1, FrameKind::DeltaPage, 500, |out| out.fill(3)).expect("room");
+    batch.push(4, 1, FrameKind::Value, 1500, |out| out.fill(4)).expect("room");
+    batch.push(5, 1, FrameKind::MapPage, 1500, |out| out.fill(5)).expect("room");
+    let written = batch.finish().expect("room");
+    let lens: Vec<u32> = written.frames().iter().map(|frame| frame.addr.len).collect();
+    assert!(lens[0] < HEADER + 50 && lens[2] < HEADER + 50, "{lens:?}");
+    assert_eq!((lens[1], lens[3], lens[4]), (HEADER + 1500, HEADER + 1500, HEADER + 1500));
+    for frame in written.frames() {
+        let pin = store.segments.pin(frame.addr).expect("it is there");
+        let found = store.file.read_pinned(&pin, frame.pid, Some(1)).expect("it is whole");
+        let mut want = vec![frame.pid as u8; if frame.pid == 3 { 500 } else { 1500 }];
+        if frame.pid == 2 {
+            noise(&mut want);
+        }
+        assert_eq!(found.payload(), want, "page {}", frame.pid);
+    }
+}
+
+#[test]
+fn a_packed_frame_is_moved_as_it_is() {
+    let store = packing();
+    let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
+    batch.push(1, 7, FrameKind::Image, 1500, |out| out.fill(1)).expect("room");
+    let first = batch.finish().expect("room");
+    let pin = store.segments.pin(first.frames()[0].addr).expect("it is there");
+    let as_is = store.file.read_pinned_as_is(&pin, 1).expect("it is whole");
+    assert!(as_is.payload().len() < 50);
+    // Whoever moves it need not pack itself.
+    let plain = FrameWriter::new(store.file.clone(), store.segments.clone(), false).expect("no failure");
+    let mut batch = plain.batch(Purpose::Ordinary, Stream::Survivors);
+    batch.push_as_is(&as_is).expect("room");
+    let second = batch.finish().expect("room");
+    let (from, to) = (first.frames()[0].addr, second.frames()[0].addr);
+    assert_eq!(from.len, to.len);
+    let pin = store.segments.pin(to).expect("it is there");
+    assert_eq!(store.file.read_pinned(&pin, 1, Some(7)).expect("it is whole").payload(), [1; 1500]);
+}
+
+/// Its checksum is right, so nothing but the unpacking can tell.
+#[test]
+fn a_packed_block_that_cannot_be_is_an_error_that_names_its_place() {
+    let store = packing();
+    for (name, payload, want) in [
+        ("a length beyond the block", &[0xff, 0xff, 0xff, 0xff, 0x10, b'a'][..], "which cannot be"),
+        ("a copy from before the start", &[9, 0, 0, 0, 0x10, b'a', 0xff, 0xff, 0x10][..], "do not unpack"),
+        ("fewer bytes than were packed", &[9, 0, 0, 0, 0x10, b'a'][..], "9 were packed"),
+        ("no length", &[9, 0][..], "the unpacked length"),
+    ] {
+        let header = FrameHeader {
+            pid: 1,
+            seq: 1,
+            kind: FrameKind::Image,
+            codec: Codec::Lz4,
+            payload_bytes: payload.len() as u32,
+        };
+        let mut batch = store.writer.batch(Purpose::Ordinary, Stream::Hot);
+        let at = batch.room_for(payload.len()).expect("room");
+        batch.bytes[at..].copy_from_slice(payload);
+        batch.add(header);
+        let written = batch.finish().expect("room");
+        let addr = written.frames()[0].addr;
+        let pin = store.segments.pin(addr).expect("it is there");
+        let failure = store.file.read_pinned(&pin, 1, Some(1)).expect_err(name);
+        let Failure::Corrupt { found, offset, .. } = &failure else { panic!("{name}: {failure}") };
+        assert!(found.contains(want) && *offset == addr.offset, "{name}: {failure}");
+        let read = store.file.read_pinned_at_once(&pin, 1);
+        assert!(!matches!(read, Ok(Some(_))), "{name}");
+    }
 }

@@ -111,11 +111,14 @@ fn tiny(builder: ConfigBuilder, disk: &Arc<SimDisk>) -> ConfigBuilder {
 }
 
 pub(super) fn open_tree(disk: &Arc<SimDisk>) -> tree::Result<Db> {
+    tree_config(disk).open()
+}
+
+fn tree_config(disk: &Arc<SimDisk>) -> Config {
     Config::new()
         .leaf_bytes_max(256)
         .inline_bytes_max(INLINE_BYTES_MAX)
         .page_cache(|builder| tiny(builder, disk))
-        .open()
 }
 
 pub(super) fn open_pages(disk: &Arc<SimDisk>) -> tree::Result<Texts> {
@@ -228,10 +231,10 @@ fn absent() -> impl Iterator<Item = Vec<u8>> {
     ["", "a", "row 500x", "zz"].into_iter().map(|key| key.as_bytes().to_vec())
 }
 
-/// A store that was closed.
+/// A store that was closed. Its pages are packed, those that get shorter by it.
 fn closed() -> Sample {
     let mut history = History::new();
-    let db = open_tree(&history.disk).expect("a new store opens");
+    let db = tree_config(&history.disk).use_compression(true).open().expect("a new store opens");
     grow(&db, &mut history.states[0]);
     db.checkpoint().expect("the disk is well");
     history.stable(db.durable_lsn());

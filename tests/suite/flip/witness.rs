@@ -92,7 +92,9 @@ fn frames(pages: &[u8], found: &mut Vec<Found>) {
                 _ => "something else",
             };
             found.push(Found { what: what.to_owned(), witness: None });
+            let is_packed = segment[at + 15] == 1;
             let inside = match (what, payload.first()) {
+                ("image" | "delta-page", _) if is_packed => Some(format!("packed {what}")),
                 ("image", Some(1)) => Some(format!("node of level {}", payload[1])),
                 ("image", Some(10)) => Some("catalogue".to_owned()),
                 _ => None,
