@@ -401,8 +401,12 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes of log after which a checkpoint is taken in the background: it bounds the time to open
-    /// after a crash. Default: 24 MiB. May change at each open.
+    /// The log's tail, which an open after a crash reads, grows to two and a half times as many bytes; then a
+    /// checkpoint in the background takes half as many off it. A tail has three quarters of `log_capacity` at
+    /// most. Default: 24 MiB. May change at each open.
+    ///
+    /// A page is written back when its oldest change is about to leave the tail, so a longer one gathers more
+    /// changes of a page for each time that it is written.
     #[must_use]
     pub fn checkpoint_every_bytes(mut self, bytes: u64) -> ConfigBuilder {
         self.settings.checkpoint_every_bytes = bytes;

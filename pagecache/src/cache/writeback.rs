@@ -90,23 +90,28 @@ impl<M: Materializer> Cache<M> {
         let mut done = WrittenBack::default();
         for round in pids.chunks(PAGES_PER_ROUND) {
             let _timing = self.metrics.time(Work::PageOut);
-            let mut batch = self.store.batch(purpose, Stream::Hot);
-            let mut written = Vec::with_capacity(round.len());
+            let mut images = self.store.batch(purpose, Stream::Hot);
+            let mut deltas = self.store.batch(purpose, Stream::Deltas);
+            let (mut whole, mut changed) = (Vec::with_capacity(round.len()), Vec::new());
             let mut writing = self.budget.in_flight(0);
             for &pid in round {
-                writing.set(batch.memory_bytes());
+                writing.set(images.memory_bytes() + deltas.memory_bytes());
                 // Now, and not under the guard.
-                batch.write_if_full()?;
-                match self.write_one(pid, &mut batch, &pin())? {
+                images.write_if_full()?;
+                deltas.write_if_full()?;
+                match self.write_one(pid, &mut images, &mut deltas, &pin())? {
                     Outcome::Clean => done.pages += 1,
                     Outcome::Later => done.skipped.push(pid),
-                    Outcome::Written(page) => written.push(page),
+                    Outcome::Written(page) if matches!(page.form, Form::Delta) => changed.push(page),
+                    Outcome::Written(page) => whole.push(page),
                 }
             }
-            let frames = batch.finish()?;
-            done.pages += written.len();
-            self.metrics.note(Work::PagesOut, written.len() as u64);
-            self.record(written, frames.frames(), &pin())?;
+            done.pages += whole.len() + changed.len();
+            self.metrics.note(Work::PagesOut, (whole.len() + changed.len()) as u64);
+            for (mut batch, written) in [(images, whole), (deltas, changed)] {
+                let frames = batch.finish()?;
+                self.record(written, frames.frames(), &pin())?;
+            }
         }
         Ok(done)
     }
@@ -114,7 +119,8 @@ impl<M: Materializer> Cache<M> {
     fn write_one<'c>(
         &'c self,
         pid: PageId,
-        batch: &mut Batch<'_>,
+        images: &mut Batch<'_>,
+        deltas: &mut Batch<'_>,
         guard: &Guard,
     ) -> Result<Outcome<'c, M::PageFrag>, Failure> {
         let cell = self.pages.cell(pid).expect("dirty pages are below the bound");
@@ -139,10 +145,10 @@ impl<M: Materializer> Cache<M> {
         if let Some(payload) = durable.and_then(|durable| self.delta_page(top, durable)) {
             let (seq, newest) = (top.seq, parts.newest);
             let fill = |out: &mut [u8]| out.copy_from_slice(&payload);
-            batch.push(pid as u64, seq, FrameKind::DeltaPage, payload.len(), fill)?;
+            deltas.push(pid as u64, seq, FrameKind::DeltaPage, payload.len(), fill)?;
             return Ok(Outcome::Written(Written { pid, claim, seq, newest, form: Form::Delta }));
         }
-        self.write_image(pid, claim, batch, guard)
+        self.write_image(pid, claim, images, guard)
     }
 
     /// What of the page its durable form lacks, if that is known one by one and little.

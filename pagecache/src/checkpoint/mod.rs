@@ -5,6 +5,8 @@
 //!   then D, the smallest LSN that some dirty page's durable form lacks, load what is to be written whole,
 //!   take the prefix, make the log stable past every change its images hold, write what changed of the table
 //!   and the directory, sync, publish. Replay starts at T = min(W, F, D).
+//!   Which dirty pages are written back is free: those that are not keep the log by D. A checkpoint of the
+//!   background writes only those that hold the log's oldest part.
 //! * CKPT-2 (P-3): both superblock slots name the new checkpoint, synced one after the other, before
 //!   anything it no longer needs is used again.
 //!
@@ -50,8 +52,11 @@ pub(crate) type Recovery<R> = Mutex<Option<(Lsn, R)>>;
 /// Why a checkpoint is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To shorten the log.
+    /// To let go of the log as far as can be: all that changed is written back.
     Shorten,
+    /// To let go of the log below this position: what lacks nothing of that stays as it is, so that pages
+    /// gather changes for as long as the log may hold them.
+    Trim(Lsn),
     /// To close: if nothing is left to replay, the checkpoint says so.
     Close,
     /// To free what is superseded: nothing is written back.
@@ -116,6 +121,11 @@ impl Checkpointer {
         // beside all that it replaces, it is several.
         let mut dirty = match purpose {
             Purpose::Release => Vec::new(),
+            Purpose::Trim(below) => {
+                let mut dirty = take_dirty(cache);
+                dirty.retain(|pid| cache.lacking(*pid, &pin()).0 < below);
+                dirty
+            }
             Purpose::Shorten | Purpose::Close => take_dirty(cache),
         };
         while write_back(cache, log, &mut dirty)? == Rest::Dirty {
@@ -124,7 +134,7 @@ impl Checkpointer {
         }
         state.publish(cache, log, recovery, purpose)?;
         match purpose {
-            Purpose::Shorten => state.make_room(cache, log, recovery),
+            Purpose::Shorten | Purpose::Trim(_) => state.make_room(cache, log, recovery),
             Purpose::Close | Purpose::Release => Ok(()),
         }
     }

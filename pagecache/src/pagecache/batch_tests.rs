@@ -1,7 +1,7 @@
-//! What checkpoints keep of runs, seen from inside.
+//! What checkpoints keep of the log, seen from inside.
 
 use super::{PageCache, Verdict};
-use crate::{Admission, ConfigBuilder, PageId, PagePtr, Strings, ids::Lsn, pin};
+use crate::{Admission, ConfigBuilder, PageId, PagePtr, Strings, checkpoint::Purpose, ids::Lsn, pin};
 
 type Pages = PageCache<Strings, String, ()>;
 
@@ -65,4 +65,35 @@ fn a_page_that_lacks_a_run_keeps_the_log_from_the_first_part_on() {
     assert!(kept <= end - (100 << 10), "T is {kept}, the run ends at {end} and began 100 KiB before");
     drop(claim);
     assert!(replay_from(&pages) > end, "the page is durable");
+}
+
+/// Links a change to the page and says where its record lies.
+fn change(pages: &Pages, pid: PageId) -> Lsn {
+    let guard = pin();
+    let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+    pages.link(pid, key, "changes ".to_owned(), &guard).expect("nobody else writes").last_lsn()
+}
+
+#[test]
+fn a_checkpoint_that_trims_the_log_writes_the_pages_that_hold_it_up_and_no_others() {
+    let pages = open();
+    let (old, young) = (page(&pages), page(&pages));
+    replay_from(&pages);
+    let first = change(&pages, old);
+    let second = change(&pages, young);
+    change(&pages, old);
+    let shared = &pages.shared;
+    let dirty = |pid| shared.cache.lacking(pid, &pin()).1;
+    let trim = |below| {
+        let purpose = Purpose::Trim(below);
+        shared
+            .checkpointer
+            .run(&shared.cache, &shared.log, &shared.recovery, purpose)
+            .expect("the disk is well");
+        shared.checkpointer.replay_from()
+    };
+    assert!(first < second && trim(first) <= first && dirty(old) && dirty(young), "nothing lies below");
+    assert_eq!(trim(second), second, "T is where the page that was not written was changed");
+    assert!(!dirty(old) && dirty(young), "the newer change of the old page went with its oldest");
+    assert!(trim(second + 1) > second && !dirty(young));
 }

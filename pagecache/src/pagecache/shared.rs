@@ -33,6 +33,12 @@ const HELP_PAUSE: Duration = Duration::from_millis(1);
 /// it waits for a checkpoint on a slow device too, five seconds in all.
 const VALUE_TRIES_MAX: u32 = 5_000;
 
+/// The log's tail becomes so much longer than `checkpoint_every_bytes`, in percent, and each checkpoint of the
+/// background takes this part of those off it: only pages whose oldest change lies there are written, so each gathers changes
+/// for as long as the log may hold them.
+const TAIL_PERCENT: u64 = 250;
+const TAIL_STEP_DIVISOR: u64 = 2;
+
 /// Rounds of emptying segments when the file is made compact: each moves an eighth of what is alive,
 /// at least, until few are left.
 const COMPACT_ROUNDS_MAX: usize = 40;
@@ -63,7 +69,10 @@ pub(crate) struct Shared<M: Materializer> {
     pays_apart: AtomicBool,
     /// Bytes of log that batches under way were promised.
     pub(crate) admitted_log_bytes: AtomicUsize,
-    checkpoint_every: i64,
+    /// What the log's tail grows to before a checkpoint is taken in the background, and by how much that one
+    /// shortens it.
+    tail_max: i64,
+    tail_step: i64,
     published_salt: Mutex<Option<u64>>,
     pub(super) storage: Arc<dyn Storage>,
     memory: PageMemory,
@@ -101,6 +110,14 @@ pub struct Stats {
     pub written: WrittenBytes,
 }
 
+/// How long the log's tail may become, and what one checkpoint of the background takes off it.
+fn tail_of(checkpoint_every: u64, log_capacity: u64) -> (i64, i64) {
+    let tail_max =
+        (checkpoint_every.saturating_mul(TAIL_PERCENT) / 100).min(log_capacity / 4 * 3).max(checkpoint_every);
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX / 2);
+    (signed(tail_max), signed((checkpoint_every / TAIL_STEP_DIVISOR).max(1)))
+}
+
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     pub(crate) fn open(config: Config) -> Result<Arc<Shared<M>>, Failure> {
         config.check()?;
@@ -117,7 +134,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         };
         opened.cache.metrics = metrics;
         let settings = &config.inner;
-        let every = i64::try_from(settings.checkpoint_every_bytes).unwrap_or(i64::MAX / 2);
+        let (tail_max, tail_step) = tail_of(settings.checkpoint_every_bytes, settings.log_capacity);
         let replay_from = opened.checkpointer.replay_from();
         let shared = Arc::new(Shared {
             cache: opened.cache,
@@ -136,10 +153,11 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             stopping: AtomicBool::new(false),
             worker: OnceLock::new(),
             checkpoint_wanted: AtomicBool::new(false),
-            checkpoint_at: AtomicU64::new(replay_from.saturating_add(every).cast_unsigned()),
+            checkpoint_at: AtomicU64::new(replay_from.saturating_add(tail_max).cast_unsigned()),
             pays_apart: AtomicBool::new(false),
             admitted_log_bytes: AtomicUsize::new(0),
-            checkpoint_every: every,
+            tail_max,
+            tail_step,
             published_salt: Mutex::new(opened.salt),
             storage,
             memory: config.page_memory().clone(),
@@ -203,13 +221,20 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         self.checkpoint_for(Purpose::Shorten)
     }
 
+    /// Takes the checkpoint that was asked for in the background.
+    pub(crate) fn trim_log(&self) -> Result<(), Failure> {
+        let kept = self.tail_max - self.tail_step;
+        self.checkpoint_for(Purpose::Trim(self.log.next_lsn().saturating_sub(kept)))
+    }
+
     fn checkpoint_for(&self, purpose: Purpose) -> Result<(), Failure> {
         self.checkpoint_wanted.store(false, Ordering::Relaxed);
         let timing = self.cache.metrics.time(Work::Checkpoint);
         let outcome = self.checkpointer.run(&self.cache, &self.log, &self.recovery, purpose);
         drop(timing);
         // After a failure too: the next try waits for as many bytes, or for a writer without room.
-        let next = self.log.next_lsn().saturating_add(self.checkpoint_every);
+        let full = self.log.released().saturating_add(self.tail_max);
+        let next = self.log.next_lsn().saturating_add(self.tail_step).max(full);
         self.checkpoint_at.store(next.cast_unsigned(), Ordering::Relaxed);
         outcome
     }
@@ -415,5 +440,18 @@ impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
 
     fn has_work(&self) {
         self.wake_background();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::tail_of;
+
+    #[test]
+    fn a_tail_is_longer_than_the_interval_and_leaves_a_quarter_of_the_log() {
+        assert_eq!(tail_of(24 << 20, 128 << 20), (60 << 20, 12 << 20));
+        assert_eq!(tail_of(60 << 20, 128 << 20), (96 << 20, 30 << 20));
+        assert_eq!(tail_of(96 << 20, 128 << 20), (96 << 20, 48 << 20));
+        assert_eq!(tail_of(1, 128 << 20), (2, 1));
     }
 }

@@ -7,7 +7,7 @@
 //! * SPACE-1: the file is at most [`LIMIT_PERCENT`] of the live bytes and [`LIMIT_SEGMENTS`] long,
 //!   whatever is written. Who writes frames asks [`Store::has_room`] first; who finds none publishes a
 //!   checkpoint, which frees what is dead, or empties segments, before writing on.
-//! * In the background, [`TARGET_PERCENT`] is aimed at. Segments are emptied by cost and benefit, the
+//! * While little is written, [`TARGET_PERCENT`] is aimed at. Segments are emptied by cost and benefit, the
 //!   benefit growing with what is superseded and with its age, the cost with what is alive: a young
 //!   segment loses more by itself before long.
 //! * If there is little to empty and the file is too long even so, its last segments move forward into
@@ -21,7 +21,7 @@ use crate::sync::Ordering;
 /// What the file may be in the long run, in percent of its live bytes.
 const TARGET_PERCENT: u64 = 130;
 /// What it may be at any time.
-const LIMIT_PERCENT: u64 = 142;
+const LIMIT_PERCENT: u64 = 134;
 /// Segments that come on top of the target, those being filled, and on top of the limit.
 const TARGET_SEGMENTS: u64 = 2;
 const LIMIT_SEGMENTS: u64 = 3;

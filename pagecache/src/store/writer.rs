@@ -63,6 +63,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Stream {
     /// Pages that were just changed, and may be again soon.
     Hot,
+    /// What changed of pages, which dies with the next image of each.
+    Deltas,
     /// What lived on in a segment that was emptied.
     Survivors,
     /// Map pages and directories, which the next checkpoints supersede.
@@ -71,7 +73,7 @@ pub(crate) enum Stream {
     Values,
 }
 
-const STREAMS: usize = 4;
+const STREAMS: usize = 5;
 
 #[derive(Debug)]
 struct Position {
@@ -100,15 +102,11 @@ pub(crate) struct FrameWriter {
 impl FrameWriter {
     /// Goes on behind the end of the file, if it ends in a segment with live bytes; else the first
     /// frame takes a free segment.
-    pub(crate) fn new(
-        file: PagesFile,
-        segments: Arc<Segments>,
-        packs: bool,
-    ) -> Result<FrameWriter, Failure> {
+    pub(crate) fn new(file: PagesFile, segments: Arc<Segments>, packs: bool) -> Result<FrameWriter, Failure> {
         let file_bytes = file.len()?;
         let resumed = segments.resume(file_bytes);
         let tail = resumed.map(|(segment, used)| Tail { segment, used, written: false });
-        let position = Position { tails: [tail, None, None, None], united: false, file_bytes };
+        let position = Position { tails: [tail, None, None, None, None], united: false, file_bytes };
         let length = AtomicU64::new(file_bytes);
         Ok(FrameWriter {
             file,
