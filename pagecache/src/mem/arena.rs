@@ -14,24 +14,25 @@
 //! * Lock order: class, then pool. Classes are only tried, never awaited, by who holds another one.
 //!
 //! Contention: all threads share stripe 0 until one finds a class locked and moves on to the next
-//! stripe, so a lone thread never pays for many. Stripes belong to no thread: none is lost with one.
+//! stripe, so a lone thread never pays for many. Stripes belong to no thread: none is lost with one, and who
+//! needs a slab goes where others have left a slab's worth of blocks.
 //!
 //! With the feature `malloc_pages`, and under Miri, every buffer is an allocation of its own.
 
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
-    mem::ManuallyDrop,
-    ptr::{self, NonNull},
+    ptr::NonNull,
     sync::{Arc, OnceLock},
 };
 
 use crossbeam_utils::CachePadded;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::{
     MemoryStats,
     class::{CLASSES, PAGE_BYTES, SizeClass},
-    runs::{CHUNK_PAGES_MAX, Run, RunPool},
+    mapping::Mapping,
+    pool::Pool,
+    runs::Run,
     slabs::{Released, Slabs, Taken},
 };
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, MutexGuard, Ordering, set_stripe_hint, stripe_hint};
@@ -46,10 +47,6 @@ const BLOCK_ALIGN: usize = 16;
 const STRIPES: usize = 8;
 /// Memory that a store has for each stripe, at least.
 const STRIPE_FROM_BYTES: usize = 64 << 20;
-const HUGE_BYTES: usize = CHUNK_PAGES_MAX * PAGE_BYTES;
-const HUGE_FROM_BYTES: usize = 16 << 20;
-const SMALL_CHUNK_BYTES: usize = 64 << 10;
-const MIDDLE_CHUNK_BYTES: usize = 1 << 20;
 /// Buffers from here on are mapped one by one, so that freeing one gives its memory back.
 const MAPPED_FROM_BYTES: usize = 128 << 10;
 const ALONE: bool = cfg!(any(feature = "malloc_pages", miri));
@@ -108,29 +105,13 @@ unsafe impl Send for Owner {}
 // SAFETY: as above; everything else in it is `Sync`.
 unsafe impl Sync for Owner {}
 
-struct Pool {
-    runs: RunPool,
-    /// By chunk number.
-    chunks: Vec<Option<Mapping>>,
-    bytes: usize,
-}
-
-/// Memory mapped from the system: zeros, and resident only where it was touched.
-pub(crate) struct Mapping {
-    base: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: owned memory, bound to no thread.
-unsafe impl Send for Mapping {}
-
 impl Arena {
     pub(super) fn new(checked: bool) -> Arc<Arena> {
         Arc::new(Arena {
             checked,
             stripes: [const { OnceLock::new() }; STRIPES],
             stripes_max: AtomicUsize::new(STRIPES),
-            pool: Mutex::new(Pool { runs: RunPool::default(), chunks: Vec::new(), bytes: 0 }),
+            pool: Mutex::new(Pool::new()),
             alone: Mutex::new(MemoryStats::default()),
             held_bytes: AtomicUsize::new(0),
             lent_bytes: AtomicUsize::new(0),
@@ -157,6 +138,7 @@ impl Arena {
     pub(super) fn expect_at_most(&self, bytes: usize) {
         let stripes = (bytes / STRIPE_FROM_BYTES).clamp(1, STRIPES);
         self.stripes_max.store(stripes, Ordering::Relaxed);
+        self.pool.lock().expect_at_most(bytes);
     }
 
     /// Releases memory that no buffer uses.
@@ -185,7 +167,7 @@ impl Arena {
                 stats.in_use_bytes += blocks * class.block_bytes();
             }
         }
-        stats.reserved_bytes += self.pool.lock().bytes;
+        stats.reserved_bytes += self.pool.lock().bytes();
         stats.held_bytes = self.held_bytes();
         stats.retired_bytes = self.retired_bytes.load(Ordering::Relaxed);
         stats
@@ -212,10 +194,9 @@ impl Arena {
     #[inline]
     fn take_block(self: &Arc<Arena>, class: SizeClass) -> (NonNull<Owner>, NonNull<u8>) {
         let (stripe, mut slabs) = self.lock_some(class);
-        let taken = match slabs.take() {
-            Some(taken) => taken,
-            None => self.add_slab(stripe, class, &mut slabs),
-        };
+        let taken = slabs.take();
+        let taken = taken.or_else(|| self.take_elsewhere(stripe, class, &slabs));
+        let taken = taken.unwrap_or_else(|| self.add_slab(stripe, class, &mut slabs));
         drop(slabs);
         let Taken { slab: SlabName(name), block, recycled } = taken;
         // SAFETY: a slab lives while one of its blocks is out, and this one is.
@@ -246,6 +227,24 @@ impl Arena {
         (last as u8, self.stripe(last).0[class.index()].lock())
     }
 
+    /// A block of another stripe, where that has as many as a new slab would: what its threads took, others
+    /// gave back. This thread goes on there.
+    #[cold]
+    fn take_elsewhere(
+        &self,
+        stripe: u8,
+        class: SizeClass,
+        slabs: &Slabs<SlabName>,
+    ) -> Option<Taken<SlabName>> {
+        let enough = class.run_pages(slabs.slabs()) * PAGE_BYTES / class.block_bytes();
+        let others = self.stripes.iter().enumerate().filter(|(number, _)| *number != usize::from(stripe));
+        others.filter_map(|(number, other)| Some((number, other.get()?))).find_map(|(number, other)| {
+            let mut slabs = other.0[class.index()].try_lock()?;
+            let taken = if slabs.free_blocks() >= enough { slabs.take() } else { None };
+            taken.inspect(|_| set_stripe_hint(number))
+        })
+    }
+
     #[cold]
     fn add_slab(
         self: &Arc<Arena>,
@@ -274,12 +273,7 @@ impl Arena {
             let released = slabs.try_lock().map(|mut slabs| slabs.trim()).unwrap_or_default();
             released.into_iter().for_each(|slab| self.release(slab));
         }
-        let mut pool = self.pool.lock();
-        if let Some(found) = pool.take(pages) {
-            return found;
-        }
-        pool.grow();
-        pool.take(pages).expect("a fresh chunk holds the longest run")
+        self.pool.lock().take_or_grow(pages)
     }
 
     /// Gives the pages of a slab back. The caller took it out of its class.
@@ -424,115 +418,5 @@ unsafe fn check_poison(block: NonNull<u8>, bytes: usize) {
         panic!(
             "page memory was written after it was freed: byte {at} of a buffer in a block of {bytes} bytes"
         );
-    }
-}
-
-impl Pool {
-    fn take(&mut self, pages: usize) -> Option<(Run, NonNull<u8>)> {
-        let run = self.runs.take(pages)?;
-        let chunk = self.chunks[run.chunk as usize].as_ref().expect("a chunk in use");
-        // SAFETY: a run lies in its chunk.
-        let base = unsafe { chunk.base.add(usize::from(run.first_page) * PAGE_BYTES) };
-        Some((run, base))
-    }
-
-    fn give(&mut self, run: Run) {
-        if self.runs.give(run) {
-            self.keep_empty(1);
-        }
-    }
-
-    /// Maps one more chunk: a quarter of what there is, and huge pages once a store is no longer small.
-    fn grow(&mut self) {
-        let bytes = if self.bytes >= HUGE_FROM_BYTES {
-            HUGE_BYTES
-        } else {
-            (self.bytes / 4).next_power_of_two().clamp(SMALL_CHUNK_BYTES, MIDDLE_CHUNK_BYTES)
-        };
-        let mapping = Mapping::new(bytes).unwrap_or_else(|| {
-            handle_alloc_error(Layout::from_size_align(bytes, PAGE_BYTES).expect("a small power of two"))
-        });
-        let number = self.runs.add_chunk(bytes / PAGE_BYTES) as usize;
-        if number == self.chunks.len() {
-            self.chunks.push(None);
-        }
-        self.chunks[number] = Some(mapping);
-        self.bytes += bytes;
-    }
-
-    /// Unmaps wholly free chunks until `kept` are left.
-    fn keep_empty(&mut self, kept: usize) {
-        while self.runs.empty_chunks() > kept {
-            let number = self.runs.remove_empty_chunk();
-            let chunk = self.chunks[number as usize].take().expect("a chunk in use");
-            self.bytes -= chunk.bytes;
-        }
-    }
-}
-
-impl Mapping {
-    /// Maps `bytes`, from a huge page's worth on aligned to one and advised to be such. `None` if the
-    /// system has no memory.
-    pub(crate) fn new(bytes: usize) -> Option<Mapping> {
-        if bytes < HUGE_BYTES {
-            return Mapping::anywhere(bytes);
-        }
-        let first = Mapping::anywhere(bytes)?;
-        let mapping = if first.base.as_ptr().addr().is_multiple_of(HUGE_BYTES) {
-            first
-        } else {
-            drop(first);
-            Mapping::anywhere(bytes.checked_add(HUGE_BYTES)?)?.cut_to_huge(bytes)
-        };
-        // SAFETY: the range is this mapping. Refusal only means small pages.
-        let _ = unsafe { madvise(mapping.base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
-        Some(mapping)
-    }
-
-    /// The first byte. The caller keeps the length, and calls [`Mapping::from_raw`] or leaks it.
-    pub(crate) fn into_raw(self) -> NonNull<u8> {
-        ManuallyDrop::new(self).base
-    }
-
-    /// Takes a mapping back, to unmap it.
-    ///
-    /// # Safety
-    ///
-    /// `base` is from [`Mapping::into_raw`] of a mapping of `bytes`, and this is its only return.
-    pub(crate) unsafe fn from_raw(base: NonNull<u8>, bytes: usize) -> Mapping {
-        Mapping { base, bytes }
-    }
-
-    /// Keeps `bytes` from the first huge page's start on and unmaps what is before and after them.
-    fn cut_to_huge(self, bytes: usize) -> Mapping {
-        let before = self.base.as_ptr().addr().wrapping_neg() % HUGE_BYTES;
-        let after = self.bytes - before - bytes;
-        // SAFETY: both lie in this mapping, which is one huge page longer than what is kept.
-        let kept = unsafe { self.base.add(before) };
-        // SAFETY: as above.
-        let rest = unsafe { kept.add(bytes) };
-        for (base, bytes) in [(self.base, before), (rest, after)] {
-            if bytes > 0 {
-                drop(Mapping { base, bytes });
-            }
-        }
-        let _whole = ManuallyDrop::new(self);
-        Mapping { base: kept, bytes }
-    }
-
-    fn anywhere(bytes: usize) -> Option<Mapping> {
-        let (rights, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: a new private mapping touches no memory that exists.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, rights, kind) }.ok()?;
-        Some(Mapping { base: NonNull::new(base.cast())?, bytes })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range is this mapping's own, and who drops it vouches that nothing in it is used: a
-        // chunk goes wholly free, or with the arena, which every buffer keeps alive (MEM-2). A refusal
-        // leaks it.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }

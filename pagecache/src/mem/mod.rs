@@ -16,7 +16,9 @@ mod arena;
 mod buf;
 mod class;
 mod lent;
+mod mapping;
 mod placed;
+mod pool;
 mod prefetch;
 mod runs;
 mod slabs;
@@ -24,9 +26,9 @@ mod slabs;
 use std::{convert::Infallible, fmt, sync::Arc};
 
 use arena::Arena;
-pub(crate) use arena::Mapping;
 pub use buf::PageBuf;
 pub use lent::Lent;
+pub(crate) use mapping::Mapping;
 pub(crate) use placed::Placed;
 pub use prefetch::{prefetch, prefetch_read};
 

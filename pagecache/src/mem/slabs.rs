@@ -17,6 +17,8 @@ pub(super) struct Slabs<S> {
     /// Slots of slabs with a free block, the fuller ones in the later lists.
     partial: [Vec<u32>; FILL_LEVELS],
     used_blocks: usize,
+    /// Blocks of all slabs.
+    blocks: usize,
     closed: bool,
 }
 
@@ -56,6 +58,7 @@ impl<S: Copy> Slabs<S> {
             vacant: Vec::new(),
             partial: [const { Vec::new() }; FILL_LEVELS],
             used_blocks: 0,
+            blocks: 0,
             closed: false,
         }
     }
@@ -109,6 +112,7 @@ impl<S: Copy> Slabs<S> {
         let slab =
             Slab { name: name(slot), capacity, fresh: 0, free: Vec::new(), level: 0, place_in_partial: 0 };
         self.slots[slot as usize] = Some(slab);
+        self.blocks += usize::from(capacity);
         self.list(slot);
     }
 
@@ -161,6 +165,11 @@ impl<S: Copy> Slabs<S> {
         self.used_blocks
     }
 
+    /// Blocks that may be taken before a slab must be added.
+    pub(super) fn free_blocks(&self) -> usize {
+        self.blocks - self.used_blocks
+    }
+
     pub(super) fn slabs(&self) -> usize {
         self.slots.len() - self.vacant.len()
     }
@@ -173,6 +182,7 @@ impl<S: Copy> Slabs<S> {
         self.unlist(slot);
         let slab = self.slots[slot as usize].take().expect("a slab in use");
         self.vacant.push(slot);
+        self.blocks -= usize::from(slab.capacity);
         Released { slab: slab.name, fresh: slab.fresh }
     }
 }
@@ -231,6 +241,8 @@ mod tests {
                 }
                 assert_eq!(slabs.used_blocks(), used.len(), "seed {seed}, step {step}");
                 assert_eq!(slabs.slabs(), capacity.len(), "seed {seed}, step {step}");
+                let blocks: usize = capacity.values().map(|blocks| usize::from(*blocks)).sum();
+                assert_eq!(slabs.free_blocks(), blocks - used.len(), "seed {seed}, step {step}");
             }
             for released in slabs.close() {
                 capacity.remove(&released.slab.1);

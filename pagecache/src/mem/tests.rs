@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{MemoryStats, PageBuf, PageMemory, testing::Rng};
+use crate::sync::set_stripe_hint;
 
 const ALONE: bool = cfg!(any(feature = "malloc_pages", miri));
 
@@ -122,6 +123,36 @@ fn memory_of_one_class_serves_another_once_it_is_free() {
     }
     let peak = memory.stats().reserved_bytes;
     assert!(peak < 10 << 20, "six rounds of 4 MiB reserved {peak} bytes");
+}
+
+fn on_stripe<T>(stripe: usize, work: impl FnOnce() -> T) -> T {
+    set_stripe_hint(stripe);
+    let done = work();
+    set_stripe_hint(0);
+    done
+}
+
+/// What one thread had taken and another gave back once stayed with the first one's stripe.
+#[test]
+fn blocks_that_one_thread_left_serve_another() {
+    let memory = PageMemory::new();
+    for len in [64, 150, 1_000, 3_000, 9_000] {
+        let fill = || -> Vec<PageBuf> { (0..(2 << 20) / len).map(|_| memory.build(len, |_| {})).collect() };
+        let mut held = on_stripe(0, fill);
+        let before = memory.stats().held_bytes;
+        // Every slab keeps a few.
+        let mut at = 0;
+        held.retain(|_| {
+            at += 1;
+            at % 7 == 0
+        });
+        let more: Vec<PageBuf> =
+            on_stripe(3, || (0..held.len() * 4).map(|_| memory.build(len, |_| {})).collect());
+        let after = memory.stats().held_bytes;
+        assert!(after <= before + (128 << 10), "{len}: {} buffers took {after} of {before}", more.len());
+        drop((held, more));
+        memory.trim();
+    }
 }
 
 #[test]

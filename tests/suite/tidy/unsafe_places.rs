@@ -19,7 +19,8 @@ const PLACES: &[(&str, &str)] = &[
     ("pagecache/src/log/word/loom_tests.rs", "a model of it, whose cells loom watches instead"),
     ("pagecache/src/log/order_models.rs", "a model, whose cells loom watches"),
     ("pagecache/tests/read_path.rs", "an allocator that counts must be one"),
-    ("pagecache/src/mem/arena.rs", "page memory is mapped, advised and handed out by hand"),
+    ("pagecache/src/mem/arena.rs", "page memory is handed out by hand"),
+    ("pagecache/src/mem/mapping.rs", "page memory is mapped, advised and given back by hand"),
     ("pagecache/src/mem/buf.rs", "a page buffer is a counted range of an arena"),
     (
         "pagecache/src/mem/placed.rs",
