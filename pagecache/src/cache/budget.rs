@@ -5,7 +5,8 @@
 //! | pages and changes in memory | charged when a chain enters a cell, uncharged when it leaves (CACHE-1) |
 //! | former pages that a reader may still see, leaves that iterators hold | page memory counts them |
 //! | cut of page memory: part-filled slabs | page memory counts them |
-//! | cells, durable records, the log's tail by page | the table counts them, and the tail |
+//! | cells, durable records (page memory too), the log's tail by page | the table counts them, and the tail |
+//! | free runs of page memory | a thirty-second at most, on top (MEM-4) |
 //! | log buffers | their turns are cut to a sixteenth of the budget each |
 //! | bytes on their way to and from the disk | [`InFlight`] |
 //!

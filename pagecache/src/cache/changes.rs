@@ -17,8 +17,10 @@ use super::maps::GROUP_PAGES;
 use crate::{
     format::map::{Entry, GROUP_SPAN, MAP_SPAN, MapChanges, MapPage},
     ids::{Lsn, PageId},
+    mem::Placed,
     page::{
-        cell::{Claim, Durable, Form},
+        cell::Claim,
+        durable::{Durable, Form},
         pages::Pages,
     },
     reclaim::{Guard, pin},
@@ -112,7 +114,7 @@ impl Changes {
         &mut self,
         pid: PageId,
         claim: &Claim<'_, P>,
-        durable: Durable,
+        durable: Placed<Durable>,
         newest: Lsn,
         guard: &Guard,
     ) {
@@ -179,7 +181,7 @@ impl Changes {
             let number = group_of(pids[0]);
             let grown = grown.remove(&number).unwrap_or(0);
             let form = match folds.remove(&number) {
-                None => GroupForm::Appended(changed_entries(pages, number, pids).encode()),
+                None => GroupForm::Appended(changed_entries(pages, number, pids)),
                 Some(mut changed) => {
                     changed.extend(pids.iter().map(|pid| page_of(*pid)));
                     GroupForm::Folded(map_pages(pages, number, &changed, bound))
@@ -227,7 +229,8 @@ fn page_of(pid: PageId) -> u8 {
     (pid as u64 / MAP_SPAN % GROUP_SPAN) as u8
 }
 
-fn changed_entries<P: Send + Sync + 'static>(pages: &Pages<P>, group: u64, pids: &[PageId]) -> MapChanges {
+/// The changed entries of a group as they are written, a map page at a time.
+fn changed_entries<P: Send + Sync + 'static>(pages: &Pages<P>, group: u64, pids: &[PageId]) -> Vec<u8> {
     // One guard a map page: a long one would keep everybody's garbage.
     let of_page = |pids: &[PageId]| {
         let guard = pin();
@@ -238,7 +241,8 @@ fn changed_entries<P: Send + Sync + 'static>(pages: &Pages<P>, group: u64, pids:
         };
         (page_of(pids[0]), pids.iter().map(entry).collect())
     };
-    MapChanges { group, pages: pids.chunk_by(|a, b| page_of(*a) == page_of(*b)).map(of_page).collect() }
+    let by_page = || pids.chunk_by(|a, b| page_of(*a) == page_of(*b));
+    MapChanges::encode(group, by_page().count(), by_page().map(of_page))
 }
 
 fn map_pages<P: Send + Sync + 'static>(

@@ -15,7 +15,10 @@ use crate::{
     ids::{FragmentAddr, PageId, PageSeq},
     materializer::Materializer,
     metrics::Work,
-    page::cell::{Cell, Durable, Head},
+    page::{
+        cell::{Cell, Head},
+        durable::Durable,
+    },
     reclaim::Guard,
     store::{Frame, Pin},
 };

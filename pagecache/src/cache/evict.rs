@@ -14,8 +14,9 @@ use crate::{
     ids::{PageId, PageSeq},
     materializer::Materializer,
     page::{
-        cell::{Cell, Form, Head, Word},
+        cell::{Cell, Head, Word},
         chain::{ALL_DURABLE, Body, Node, free_chain},
+        durable::Form,
     },
     reclaim::{Guard, pin},
     store::Purpose,

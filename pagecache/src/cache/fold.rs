@@ -12,8 +12,9 @@ use crate::{
     materializer::Materializer,
     mem::Placed,
     page::{
-        cell::{Cell, Durable, Head, Word},
+        cell::{Cell, Head, Word},
         chain::{Body, Draft, Node, Stamp, Unsaved, changes_above, committed, free_chain},
+        durable::{DELTAS_MAX, Durable},
         slot::SlotState,
     },
     reclaim::Guard,
@@ -22,8 +23,6 @@ use crate::{
 /// A folded page: its new word, and the one node behind it.
 pub(crate) type Folded<'g, P> = (Word<P>, &'g Node<P>);
 
-/// Delta-pages above an image; one more change of the page makes a new image.
-const DELTAS_MAX: usize = 3;
 /// Part of an image's length that all delta-pages above it may have together.
 const DELTAS_DIVISOR: usize = 3;
 
@@ -32,9 +31,9 @@ const UNITED_DIVISOR: usize = 2;
 
 /// Bytes that the next delta-page of a page may have; `None` if the page is to be written whole.
 fn delta_bytes_max(durable: &Durable) -> Option<usize> {
-    let image = durable.image().filter(|image| image.deltas.len() < DELTAS_MAX)?;
-    let spent: usize = image.deltas.iter().map(|delta| delta.len as usize).sum();
-    (image.base.len as usize / DELTAS_DIVISOR).checked_sub(spent)
+    let image = durable.image().filter(|image| image.deltas().len() < DELTAS_MAX)?;
+    let spent: usize = image.deltas().map(|delta| delta.len as usize).sum();
+    (image.base().len as usize / DELTAS_DIVISOR).checked_sub(spent)
 }
 
 impl<M: Materializer> Cache<M> {
@@ -193,7 +192,7 @@ impl<M: Materializer> Cache<M> {
         };
         let Body::Base(base) = &ground.body else { return Some(bytes_max) };
         // The lengths of what is stored are packed ones: changes are taken to pack as well as the page did.
-        let (packed, plain) = (image.base.len as usize, self.materializer.encoded_len(base));
+        let (packed, plain) = (image.base().len as usize, self.materializer.encoded_len(base));
         Some(bytes_max.saturating_mul(plain.max(packed)) / packed.max(1))
     }
 

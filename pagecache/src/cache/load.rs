@@ -27,9 +27,11 @@ use crate::{
     materializer::Materializer,
     mem::Placed,
     page::{
-        cell::{Durable, Form, Image, Word},
+        cell::Word,
         chain::{Body, Draft, Node, Stamp},
+        durable::{Durable, Form, Image},
     },
+    reclaim::pin,
     store::Frame,
 };
 
@@ -128,8 +130,7 @@ impl<M: Materializer> Cache<M> {
         let value = |seq, extents| (Some(Durable { seq, form: Form::Value(extents) }), Word::evicted(seq));
         let (durable, word) = match entry {
             Some(Entry::Present { seq, parts }) => {
-                let image = Image { base: parts[0], deltas: parts[1..].to_vec() };
-                (Some(Durable { seq: *seq, form: Form::Page(image) }), Word::evicted(*seq))
+                (Some(Durable { seq: *seq, form: Form::Page(Image::of(parts)) }), Word::evicted(*seq))
             }
             Some(Entry::Value { seq, extents }) => value(*seq, Arc::new(extents.clone())),
             Some(Entry::Free { seq }) if *seq > 0 => {
@@ -147,7 +148,7 @@ impl<M: Materializer> Cache<M> {
                     let (durable, word) = value(seq, Arc::new(extents));
                     let mut changes = self.changes.lock();
                     changes.recovered_value(pid, lsn);
-                    self.pages.note_durable_bytes(0, durable.as_ref().map_or(0, Durable::memory_bytes));
+                    let durable = durable.map(|durable| self.place_durable(cell, durable, &pin()));
                     return cell.restore(durable, word);
                 }
             };
@@ -157,7 +158,7 @@ impl<M: Materializer> Cache<M> {
                 Some(below) => Node::atop(&self.memory, draft, below),
             });
         }
-        self.pages.note_durable_bytes(0, durable.as_ref().map_or(0, Durable::memory_bytes));
+        let durable = durable.map(|durable| self.place_durable(cell, durable, &pin()));
         match chain {
             Some(top) => {
                 self.budget.page_entered();

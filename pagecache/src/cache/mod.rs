@@ -129,7 +129,7 @@ impl<M: Materializer> Cache<M> {
     /// Bytes of the mapping table, of what it says of durable forms, and of what it does not say yet.
     #[inline]
     pub(crate) fn table_bytes(&self) -> usize {
-        let (cells, durable) = self.pages.memory_bytes();
-        cells + durable + self.maps.replay_bytes()
+        let (cells, beside) = self.pages.memory_bytes();
+        cells + beside + self.pages.durable_bytes() + self.maps.replay_bytes()
     }
 }

@@ -53,7 +53,8 @@ impl<M: Materializer> Cache<M> {
         self.budget.share(Elsewhere {
             table_bytes: self.table_bytes(),
             retired_bytes: self.memory.retired_bytes(),
-            held_bytes: self.memory.held_bytes(),
+            // Durable records lie in slabs too, and count as the table's.
+            held_bytes: self.memory.held_bytes().saturating_sub(self.pages.durable_bytes()),
         })
     }
 

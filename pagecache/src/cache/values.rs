@@ -34,7 +34,10 @@ use crate::{
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
     io::SyncReason,
     materializer::Materializer,
-    page::cell::{Claim, Durable, Form, Head, Word},
+    page::{
+        cell::{Claim, Head, Word},
+        durable::{Durable, Form},
+    },
     reclaim::pin,
     store::{Extent as PinnedExtent, Purpose, Stream, ValueFrames},
     sync::{AtomicBool, Ordering},
@@ -77,7 +80,7 @@ impl<M: Materializer> NewValue<'_, M> {
         let durable = Durable { seq: self.seq, form: Form::Value(self.extents.clone()) };
         {
             let mut changes = self.cache.changes.lock();
-            self.cache.note_durable_bytes(cell, &durable, &guard);
+            let durable = self.cache.place_durable(cell, durable, &guard);
             changes.record(self.pid, &self.claim, durable, lsn, &guard);
             self.extents.addrs().for_each(|addr| self.cache.store.name(addr));
         }
@@ -221,7 +224,7 @@ impl<M: Materializer> Cache<M> {
         let durable = Durable { seq, form: Form::Value(Arc::new(extents)) };
         let mut changes = self.changes.lock();
         self.account(cell, &durable, &guard)?;
-        self.note_durable_bytes(cell, &durable, &guard);
+        let durable = self.place_durable(cell, durable, &guard);
         changes.record(pid, &claim, durable, 0, &guard);
         Ok(u64::from(addr.len))
     }

@@ -21,10 +21,12 @@ use crate::{
     },
     ids::{FragmentAddr, Lsn, PageId, PageSeq},
     materializer::Materializer,
+    mem::Placed,
     metrics::Work,
     page::{
-        cell::{self, Cell, Claim, Durable, Head, Image, Word},
+        cell::{Cell, Claim, Head, Word},
         chain::{ALL_DURABLE, Node, changes_above, committed},
+        durable::{self, Durable, Image},
     },
     reclaim::{Guard, pin},
     store::{Batch, Purpose, Stream, WrittenFrame},
@@ -70,17 +72,16 @@ fn image_below<P>(cell: &Cell<P>, guard: &Guard) -> Option<Image> {
 }
 
 /// The form in which the part at `from` lies where `frame` does.
-fn moved(form: &cell::Form, from: FragmentAddr, frame: &WrittenFrame) -> cell::Form {
+fn moved(form: &durable::Form, from: FragmentAddr, frame: &WrittenFrame) -> durable::Form {
     match form {
-        cell::Form::Free => cell::Form::Free,
-        cell::Form::Page(image) => {
+        durable::Form::Free => durable::Form::Free,
+        durable::Form::Page(image) => {
             let mut image = image.clone();
-            let parts = std::iter::once(&mut image.base).chain(&mut image.deltas);
-            parts.filter(|part| **part == from).for_each(|part| *part = frame.addr);
-            cell::Form::Page(image)
+            image.moved(from, frame.addr);
+            durable::Form::Page(image)
         }
         // Values move by themselves, piece by piece.
-        cell::Form::Value(extents) => cell::Form::Value(extents.clone()),
+        durable::Form::Value(extents) => durable::Form::Value(extents.clone()),
     }
 }
 
@@ -216,21 +217,21 @@ impl<M: Materializer> Cache<M> {
             let form = match page.form {
                 Form::Free(_) => None,
                 Form::Image => {
-                    let image = |frame: &WrittenFrame| Image { base: frame.addr, deltas: Vec::new() };
-                    frames.next().map(image).map(cell::Form::Page)
+                    let image = |frame: &WrittenFrame| durable::Form::Page(Image::new(frame.addr));
+                    frames.next().map(image)
                 }
                 Form::Delta => frames.next().zip(image_below(cell, guard)).map(|(frame, mut image)| {
-                    image.deltas.push(frame.addr);
-                    cell::Form::Page(image)
+                    image.push(frame.addr);
+                    durable::Form::Page(image)
                 }),
                 Form::Moved(from) => {
                     let frame = frames.next().zip(cell.durable(guard));
                     frame.map(|(frame, durable)| moved(&durable.form, from, frame))
                 }
             };
-            let durable = Durable { seq: page.seq, form: form.unwrap_or(cell::Form::Free) };
+            let durable = Durable { seq: page.seq, form: form.unwrap_or(durable::Form::Free) };
             self.account(cell, &durable, guard)?;
-            self.note_durable_bytes(cell, &durable, guard);
+            let durable = self.place_durable(cell, durable, guard);
             changes.record(page.pid, &page.claim, durable, page.newest, guard);
             if let Form::Free(word) = page.form {
                 let charge = match cell.head(guard).1 {
@@ -253,10 +254,15 @@ impl<M: Materializer> Cache<M> {
         Ok(())
     }
 
-    /// Charges the record that is about to take the place of the cell's.
-    pub(super) fn note_durable_bytes(&self, cell: &Cell<M::PageFrag>, new: &Durable, guard: &Guard) {
-        let before = cell.durable(guard).map_or(0, Durable::memory_bytes);
-        self.pages.note_durable_bytes(before, new.memory_bytes());
+    /// Puts the record into memory that is about to take the place of the cell's, and charges it.
+    pub(super) fn place_durable(
+        &self,
+        cell: &Cell<M::PageFrag>,
+        new: Durable,
+        guard: &Guard,
+    ) -> Placed<Durable> {
+        self.pages.note_durable(cell.durable(guard), &new);
+        Placed::new(&self.memory, new)
     }
 
     /// Moves live bytes from the segments of the old form to those of the new one.

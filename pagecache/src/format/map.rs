@@ -184,13 +184,9 @@ impl MapPage {
     }
 }
 
-/// Changed entries of the map pages of one group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct MapChanges {
-    pub(crate) group: u64,
-    /// By a map page's number in its group, and then by index in its span, both strictly ascending.
-    pub(crate) pages: Vec<(u8, Vec<(u16, Entry)>)>,
-}
+/// Changed entries of the map pages of one group: there may be many, so they are never all decoded at once.
+#[derive(Debug)]
+pub(crate) enum MapChanges {}
 
 /// The changed entries of one map page, not yet decoded.
 #[derive(Clone, Copy, Debug)]
@@ -201,24 +197,32 @@ pub(crate) struct ChangedEntries<'b> {
 }
 
 impl MapChanges {
-    /// The payload.
+    /// The payload: the changed entries of `count` map pages of a group, by a map page's number in the group
+    /// and then by index in its span.
     ///
     /// # Panics
     ///
-    /// If map pages or entries do not ascend, or a page has no or too many fragments.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        assert!(self.pages.is_sorted_by(|left, right| left.0 < right.0), "changed map pages out of order");
+    /// If map pages or entries do not ascend, there are more or fewer map pages, or a page has no or too many
+    /// fragments.
+    pub(crate) fn encode(
+        group: u64,
+        count: usize,
+        pages: impl Iterator<Item = (u8, Vec<(u16, Entry)>)>,
+    ) -> Vec<u8> {
         let mut out = Vec::new();
-        put_varint(&mut out, self.group);
-        put_varint(&mut out, self.pages.len() as u64);
-        let mut entries = Vec::new();
-        for (page, changed) in &self.pages {
+        put_varint(&mut out, group);
+        put_varint(&mut out, count as u64);
+        let (mut entries, mut last, mut put) = (Vec::new(), None, 0);
+        for (page, changed) in pages {
+            assert!(last < Some(page), "changed map pages out of order");
             entries.clear();
-            put_entries(&mut entries, changed);
-            out.push(*page);
+            put_entries(&mut entries, &changed);
+            out.push(page);
             put_varint(&mut out, entries.len() as u64);
             out.extend_from_slice(&entries);
+            (last, put) = (Some(page), put + 1);
         }
+        assert_eq!(put, count, "changed map pages of group {group}");
         out
     }
 

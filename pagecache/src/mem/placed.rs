@@ -25,6 +25,7 @@ mod paged {
     use super::super::{
         PageMemory,
         arena::{HEADER_BYTES, Header, Owner},
+        class::SizeClass,
     };
     use crate::sync::Ordering;
 
@@ -50,6 +51,12 @@ mod paged {
             // SAFETY: in bounds, ours alone (MEM-1), and aligned as blocks and headers are.
             unsafe { place.write(value) };
             Placed { value: place, owns: PhantomData }
+        }
+
+        /// Bytes of page memory that each value takes.
+        pub(crate) fn block_bytes() -> usize {
+            let bytes = HEADER_BYTES + size_of::<T>();
+            SizeClass::holding(bytes).map_or(bytes, SizeClass::block_bytes)
         }
 
         /// Counts `bytes` as retired: nobody new reaches them, and they are freed once the readers of now
@@ -133,6 +140,10 @@ mod boxed {
     impl<T> Placed<T> {
         pub(crate) fn new(_: &PageMemory, value: T) -> Placed<T> {
             Placed(Box::new(value))
+        }
+
+        pub(crate) fn block_bytes() -> usize {
+            size_of::<T>()
         }
 
         pub(crate) fn note_retired(&self, _bytes: usize) {}

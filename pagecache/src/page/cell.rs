@@ -13,15 +13,15 @@
 //! * CELL-2: a word with a number never returns: numbers only grow for a page.
 //! * CELL-3: only the holder of the claim replaces the durable record, and retires the old one.
 
-use std::{fmt, marker::PhantomData, ptr, sync::Arc};
+use std::{fmt, marker::PhantomData, ptr};
 
 use super::{
     chain::{Node, free_chain},
+    durable::Durable,
     table::ZeroInit,
 };
 use crate::{
-    format::value::Extents,
-    ids::{FragmentAddr, PageSeq},
+    ids::PageSeq,
     mem::Placed,
     reclaim::Guard,
     sync::{AtomicPtr, AtomicU64, Ordering},
@@ -125,80 +125,12 @@ pub(crate) struct DirtyBits(pub(crate) AtomicU64);
 // SAFETY: a zero word has no bit set.
 unsafe impl ZeroInit for DirtyBits {}
 
-/// A page's durable form: what the persisted page table says of it, or will at the next checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Durable {
-    pub(crate) seq: PageSeq,
-    pub(crate) form: Form,
-}
-
-/// What a page is in its durable form.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// The page is free.
-    Free,
-    /// Its fragments lie there.
-    Page(Image),
-    /// It is a large value.
-    Value(Arc<Extents>),
-}
-
-/// An image and the delta-pages above it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Image {
-    pub(crate) base: FragmentAddr,
-    pub(crate) deltas: Vec<FragmentAddr>,
-}
-
-/// What an allocation of so many bytes takes of the general heap.
-const fn heap_bytes(bytes: usize) -> usize {
-    // A word in front, in steps of 16, 32 at least: what the usual allocators do.
-    let taken = (bytes + 8).next_multiple_of(16);
-    if taken < 32 { 32 } else { taken }
-}
-
-impl Durable {
-    /// Bytes of memory that the record takes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let beside = match &self.form {
-            Form::Free => 0,
-            Form::Page(image) => image.deltas.capacity() * size_of::<FragmentAddr>(),
-            Form::Value(extents) => extents.memory_bytes(),
-        };
-        heap_bytes(size_of::<Durable>()) + if beside > 0 { heap_bytes(beside) } else { 0 }
-    }
-
-    /// Where its fragments lie, of a page that has some.
-    pub(crate) fn image(&self) -> Option<&Image> {
-        match &self.form {
-            Form::Page(image) => Some(image),
-            Form::Free | Form::Value(_) => None,
-        }
-    }
-
-    /// Where its bytes lie, of a page that is a value.
-    pub(crate) fn value(&self) -> Option<&Arc<Extents>> {
-        match &self.form {
-            Form::Value(extents) => Some(extents),
-            Form::Free | Form::Page(_) => None,
-        }
-    }
-
-    /// Every address, the base or the first extent first; none if the page is free.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = FragmentAddr> {
-        let image = self.image().into_iter();
-        let fragments =
-            image.flat_map(|image| std::iter::once(image.base).chain(image.deltas.iter().copied()));
-        fragments.chain(self.value().into_iter().flat_map(|extents| extents.addrs()))
-    }
-}
-
 /// One page's two words.
 #[repr(C)]
 pub(crate) struct Cell<P> {
     head: AtomicPtr<Node<P>>,
     durable: AtomicPtr<Durable>,
-    owns: PhantomData<(Placed<Node<P>>, Box<Durable>)>,
+    owns: PhantomData<(Placed<Node<P>>, Placed<Durable>)>,
 }
 
 impl<P> Default for Cell<P> {
@@ -374,23 +306,23 @@ impl<P> Cell<P> {
 
     /// Gives the cell its first words: where the page lies, and a head without a chain. One thread does
     /// so, while others may look (SPAN-2).
-    pub(crate) fn restore(&self, durable: Option<Durable>, head: Word<P>) {
+    pub(crate) fn restore(&self, durable: Option<Placed<Durable>>, head: Word<P>) {
         // Release: see `restore_as`.
         self.restore_as(durable, head.0, Ordering::Release);
     }
 
     /// As [`Cell::restore`], with changes above what is durable.
-    pub(crate) fn restore_chain(&self, durable: Option<Durable>, top: Placed<Node<P>>) {
+    pub(crate) fn restore_chain(&self, durable: Option<Placed<Durable>>, top: Placed<Node<P>>) {
         // Release: see `restore_as`.
         self.restore_as(durable, Placed::into_raw(top), Ordering::Release);
     }
 
     /// `publish` is Release and pairs with the Acquire of `head`: who sees the head sees where the page
     /// lies. The model shows that less will not do.
-    fn restore_as(&self, durable: Option<Durable>, head: *mut Node<P>, publish: Ordering) {
+    fn restore_as(&self, durable: Option<Placed<Durable>>, head: *mut Node<P>, publish: Ordering) {
         if let Some(durable) = durable {
             // Relaxed: published with the head.
-            let before = self.durable.swap(Box::into_raw(Box::new(durable)), Ordering::Relaxed);
+            let before = self.durable.swap(Placed::into_raw(durable), Ordering::Relaxed);
             assert!(before.is_null(), "nobody claims or touches a page that was not restored");
         }
         let before = self.head.swap(head, publish);
@@ -406,8 +338,8 @@ impl<P> Cell<P> {
         Cell::retire(Word(self.head.swap(ptr::null_mut(), Ordering::AcqRel)), 0, guard);
         let durable = self.durable.swap(ptr::null_mut(), Ordering::AcqRel).map_addr(|addr| addr & !FLAGS);
         if !durable.is_null() {
-            // SAFETY: swapped out by this thread alone; made by `Box::into_raw` (CELL-3).
-            let durable = unsafe { Box::from_raw(durable) };
+            // SAFETY: swapped out by this thread alone; made by `Placed::into_raw` (CELL-3).
+            let durable = unsafe { Placed::from_raw(durable) };
             guard.defer(move || drop(durable));
         }
     }
@@ -440,8 +372,8 @@ impl<P> Claim<'_, P> {
     }
 
     /// Records what the page's durable form is from now on.
-    pub(crate) fn set_durable(&self, durable: Durable, guard: &Guard) {
-        let new = Box::into_raw(Box::new(durable));
+    pub(crate) fn set_durable(&self, durable: Placed<Durable>, guard: &Guard) {
+        let new = Placed::into_raw(durable);
         let mut seen = self.cell.durable.load(Ordering::Relaxed);
         loop {
             let next = new.map_addr(|addr| addr | seen.addr() & FLAGS);
@@ -454,8 +386,8 @@ impl<P> Claim<'_, P> {
         let old = seen.map_addr(|addr| addr & !FLAGS);
         if !old.is_null() {
             // SAFETY: this claim alone replaces the record (CELL-3), so nobody else retires `old`,
-            // which `Box::into_raw` made.
-            let old = unsafe { Box::from_raw(old) };
+            // which `Placed::into_raw` made.
+            let old = unsafe { Placed::from_raw(old) };
             guard.defer(move || drop(old));
         }
     }

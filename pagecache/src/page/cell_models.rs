@@ -10,11 +10,12 @@ use std::{
 
 use loom::thread;
 
-use super::{Cell, Durable, Form, Head, Word};
+use super::{Cell, Head, Word};
 use crate::{
     mem::{PageMemory, Placed},
     page::{
         chain::{Body, Draft, Node, Stamp},
+        durable::{Durable, Form},
         slot::{Slot, SlotState},
         spans::Spans,
     },
@@ -221,7 +222,7 @@ fn fill_a_cell(publish: Ordering) {
         let cell = cell.clone();
         thread::spawn(move || {
             let durable = Durable { seq: 7, form: Form::Free };
-            cell.restore_as(Some(durable), Word::evicted(7).0, publish);
+            cell.restore_as(Some(Placed::new(&PageMemory::new(), durable)), Word::evicted(7).0, publish);
         })
     };
     let guard = pin();

@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cell, Claim, Durable, Form, Head, Image, Word};
+use super::{Cell, Claim, Head, Word};
 use crate::{
     ids::{FragmentAddr, PageSeq},
-    mem::PageMemory,
-    page::chain::{Body, Draft, Node, Stamp},
+    mem::{PageMemory, Placed},
+    page::{
+        chain::{Body, Draft, Node, Stamp},
+        durable::{Durable, Form, Image},
+    },
     reclaim::pin,
     schedules::{Step, each_order, some_order_fails},
 };
@@ -45,13 +48,13 @@ struct Page {
     reader: Local,
 }
 
-fn base(memory: &PageMemory, seq: PageSeq, sum: u64) -> crate::mem::Placed<Node<u64>> {
+fn base(memory: &PageMemory, seq: PageSeq, sum: u64) -> Placed<Node<u64>> {
     Node::bottom(memory, Draft { body: Body::Base(sum), seq, stamp: Stamp::At(1), oldest: 1, charge: 0 })
 }
 
-fn durable(seq: PageSeq) -> Durable {
-    let base = FragmentAddr { offset: seq, len: 1 };
-    Durable { seq, form: Form::Page(Image { base, deltas: Vec::new() }) }
+fn durable(memory: &PageMemory, seq: PageSeq) -> Placed<Durable> {
+    let image = Image::new(FragmentAddr { offset: seq, len: 1 });
+    Placed::new(memory, Durable { seq, form: Form::Page(image) })
 }
 
 /// A page whose change 1 is durable and whose change 2 is not.
@@ -59,7 +62,7 @@ fn new() -> Page {
     let memory = PageMemory::new();
     // For a claim to be kept between steps; a few bytes for each order.
     let cell: &'static Cell<u64> = Box::leak(Box::default());
-    cell.restore(Some(durable(1)), Word::allocated(0));
+    cell.restore(Some(durable(&memory, 1)), Word::allocated(0));
     assert!(cell.replace(Word::allocated(0), base(&memory, 2, 12), &pin()).is_ok());
     Page {
         memory,
@@ -127,7 +130,7 @@ fn write_image(page: &mut Page) {
 fn record(page: &mut Page) {
     let Some(look) = page.back.look.filter(|look| look.sum.is_some()) else { return page.back.claim = None };
     if let Some(claim) = page.back.claim.take() {
-        claim.set_durable(durable(look.seq), &pin());
+        claim.set_durable(durable(&page.memory, look.seq), &pin());
     }
 }
 

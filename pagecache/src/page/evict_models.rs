@@ -7,11 +7,14 @@ use std::{
 
 use loom::thread;
 
-use super::{Cell, Durable, Form, Head, Image, Word};
+use super::{Cell, Head, Word};
 use crate::{
     ids::FragmentAddr,
     mem::{PageMemory, Placed},
-    page::chain::{Body, Draft, Node, Stamp},
+    page::{
+        chain::{Body, Draft, Node, Stamp},
+        durable::{Durable, Form, Image},
+    },
     reclaim::{Guard, pin},
 };
 
@@ -38,8 +41,9 @@ fn page() -> Cell<u64> {
 fn write_back(cell: &Cell<u64>, guard: &Guard) {
     let Some(claim) = cell.claim() else { return };
     let Head::Chain(top) = cell.head(guard).1 else { return };
-    let image = Image { base: FragmentAddr { offset: 4096 * top.seq, len: 64 }, deltas: Vec::new() };
-    claim.set_durable(Durable { seq: top.seq, form: Form::Page(image) }, guard);
+    let image = Image::new(FragmentAddr { offset: 4096 * top.seq, len: 64 });
+    let durable = Durable { seq: top.seq, form: Form::Page(image) };
+    claim.set_durable(Placed::new(&PageMemory::new(), durable), guard);
 }
 
 /// Evicts the page if its durable form is current, or whatever it is if nobody looks; says whether it did.

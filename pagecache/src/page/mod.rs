@@ -5,6 +5,7 @@
 
 pub(crate) mod cell;
 pub(crate) mod chain;
+pub(crate) mod durable;
 pub(crate) mod pages;
 pub(crate) mod slot;
 pub(crate) mod spans;

@@ -17,8 +17,10 @@ use std::sync::Arc;
 use crate::{
     error::Failure,
     ids::{PAGE_ID_LIMIT, PageId},
+    mem::Placed,
     page::{
         cell::{Cell, DirtyBits, Head, Word},
+        durable::Durable,
         spans::Spans,
         table::Table,
     },
@@ -36,8 +38,9 @@ pub(crate) struct Pages<P: Send + Sync + 'static> {
     dirty_count: AtomicUsize,
     /// Held while the dirty bits are read for a checkpoint, and while one bit is taken away.
     scanning: Mutex<()>,
-    /// Bytes of durable records.
-    durable_bytes: AtomicUsize,
+    /// Durable records, and the bytes that these have beside their blocks of page memory.
+    durable_count: AtomicUsize,
+    beside_durable_bytes: AtomicUsize,
     bound: AtomicUsize,
     /// Which of the pages that the store was opened with have their cells.
     pub(crate) spans: Spans,
@@ -53,7 +56,8 @@ impl<P: Send + Sync + 'static> Pages<P> {
             dirty: Table::new(),
             dirty_count: AtomicUsize::new(0),
             scanning: Mutex::new(()),
-            durable_bytes: AtomicUsize::new(0),
+            durable_count: AtomicUsize::new(0),
+            beside_durable_bytes: AtomicUsize::new(0),
             bound: AtomicUsize::new(0),
             spans: Spans::default(),
             free: Arc::new(Mutex::new(Vec::new())),
@@ -215,18 +219,29 @@ impl<P: Send + Sync + 'static> Pages<P> {
         }
     }
 
-    /// Says that a durable record of `after` bytes has taken the place of one of `before`.
-    pub(crate) fn note_durable_bytes(&self, before: usize, after: usize) {
-        // Relaxed: a sum that nobody orders anything by. It may wrap on the way to a smaller one.
-        self.durable_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    /// Says that a durable record takes the place of another, or is a page's first.
+    pub(crate) fn note_durable(&self, before: Option<&Durable>, after: &Durable) {
+        // Relaxed: sums that nobody orders anything by. One may wrap on the way to a smaller one.
+        if before.is_none() {
+            self.durable_count.fetch_add(1, Ordering::Relaxed);
+        }
+        let more = after.bytes_beside().wrapping_sub(before.map_or(0, Durable::bytes_beside));
+        if more != 0 {
+            self.beside_durable_bytes.fetch_add(more, Ordering::Relaxed);
+        }
     }
 
-    /// Bytes of memory that the cells and dirty bits take, and those of the durable records.
+    /// Bytes of page memory that durable records take.
+    pub(crate) fn durable_bytes(&self) -> usize {
+        self.durable_count.load(Ordering::Relaxed) * Placed::<Durable>::block_bytes()
+    }
+
+    /// Bytes of other memory: what the cells and dirty bits take, and what durable records have beside.
     pub(crate) fn memory_bytes(&self) -> (usize, usize) {
         // Memory of the table that was never written to is none.
         let unread = self.spans.bound().saturating_sub(self.spans.filled_cells()) * size_of::<Cell<P>>();
         let cells = self.cells.memory_bytes().saturating_sub(unread);
-        (cells + self.dirty.memory_bytes(), self.durable_bytes.load(Ordering::Relaxed))
+        (cells + self.dirty.memory_bytes(), self.beside_durable_bytes.load(Ordering::Relaxed))
     }
 
     /// Recovery: ids below `bound` exist from now on, and their cells are to be filled span by span.

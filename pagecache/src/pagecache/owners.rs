@@ -54,17 +54,19 @@ impl MemoryOwners {
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     pub(super) fn memory_owners(&self) -> MemoryOwners {
         let memory = self.cache.memory.stats();
-        let (table, places) = self.cache.pages.memory_bytes();
+        let (table, beside) = self.cache.pages.memory_bytes();
+        let places = self.cache.pages.durable_bytes().min(memory.in_use_bytes);
+        let buffers = memory.in_use_bytes - places;
         // What is charged and what lies in buffers differ by a few bytes a node.
-        let pages = self.cache.budget.resident_bytes().min(memory.in_use_bytes);
-        let retired = memory.retired_bytes.min(memory.in_use_bytes - pages);
+        let pages = self.cache.budget.resident_bytes().min(buffers);
+        let retired = memory.retired_bytes.min(buffers - pages);
         MemoryOwners {
             pages,
             retired,
-            callers: memory.in_use_bytes - pages - retired,
+            callers: buffers - pages - retired,
             unused: memory.reserved_bytes.saturating_sub(memory.in_use_bytes),
             table,
-            places: places + self.cache.maps.memory_bytes(),
+            places: places + beside + self.cache.maps.memory_bytes(),
             replay: self.cache.maps.replay_bytes(),
             log: self.log.memory_bytes(),
             in_flight: self.cache.budget.in_flight_bytes() + self.cache.store.spare_bytes(),
