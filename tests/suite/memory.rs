@@ -92,6 +92,47 @@ fn pages_stay_within_a_tiny_budget_whatever_is_done() {
     }
 }
 
+/// Part-filled slabs and free runs once came on top of the budget, as much again as a half of it.
+#[test]
+fn all_owners_together_stay_within_the_budget_under_mixed_load() {
+    const BUDGET: u64 = 48 << 20;
+    within(HANG, || {
+        let db = Config::new().temporary(true).cache_capacity(BUDGET).open().expect("the store opens");
+        let mut rng = Rng::new(1);
+        // Many short ones, few long ones: leaves of every size, and none of the same for long.
+        let value = |rng: &mut Rng| {
+            let bytes = 40 + rng.index(1960).min(rng.index(1960)).min(rng.index(1960));
+            vec![bytes as u8; bytes]
+        };
+        let (mut bytes, mut records, mut step) = (0, 0, 0u64);
+        let mut look = || {
+            step += 1;
+            if step.is_multiple_of(64) {
+                let stats = db.stats();
+                let (owners, most) = (stats.memory_bytes(), BUDGET + BUDGET / 10);
+                let named: Vec<_> = stats.memory_owners().collect();
+                assert!(owners <= most, "step {step}: {owners} of {most} bytes: {named:?}");
+            }
+        };
+        while bytes < 6 * BUDGET {
+            let number = if rng.below(8) == 0 { rng.below(records + 1) } else { records };
+            records = records.max(number + 1);
+            let value = value(&mut rng);
+            bytes += value.len() as u64;
+            db.put(key(number), value).expect("a put");
+            look();
+        }
+        for _ in 0..records / 6 {
+            match rng.below(10) {
+                0..5 => drop(db.get(key(rng.below(records))).expect("a get")),
+                5..9 => drop(db.put(key(rng.below(records)), value(&mut rng)).expect("a put")),
+                _ => assert!(db.range(key(rng.below(records))..).take(100).all(|entry| entry.is_ok())),
+            }
+            look();
+        }
+    });
+}
+
 /// Set for the process that measures itself.
 const CHILD: &str = "MEMORY_CHILD";
 
