@@ -34,6 +34,7 @@ pub(crate) const ALL_DURABLE: Lsn = Lsn::MAX;
 const ALL_MARKS: u64 = u64::MAX;
 
 /// What a node does to its page.
+#[derive(Clone)]
 pub(crate) enum Body<P> {
     /// The page begins anew here.
     Base(P),

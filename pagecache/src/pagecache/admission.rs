@@ -13,6 +13,8 @@ const BATCH_PART: u64 = 4;
 /// what was there before, moves as a whole when it splits.
 const OPTIONAL_FACTOR: usize = 2;
 
+const BATCH: &str = "batch";
+
 /// What a batch is let in with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Admission {
@@ -42,11 +44,16 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         usize::try_from(part).unwrap_or(usize::MAX / OPTIONAL_FACTOR).max(self.log.max_payload())
     }
 
+    /// Refuses a change of one page that no batch could hold.
+    pub(super) fn check_change(&self, bytes: usize) -> Result<(), Failure> {
+        check_size("change of a page", bytes, self.batch_bytes_max())
+    }
+
     pub(super) fn admit(&self, admission: Admission) -> Result<Admitted<'_, M>, Failure> {
         let Admission { mem, log, optional } = admission;
         let factor = if optional { OPTIONAL_FACTOR } else { 1 };
         let bytes_max = self.batch_bytes_max().saturating_mul(factor);
-        check_size(log, bytes_max)?;
+        check_size(BATCH, log, bytes_max)?;
         let admitted = Admitted { shared: self, mem, log, bytes_max };
         self.cache.charge(mem);
         if mem > 0 {
@@ -66,7 +73,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 impl<M: Materializer> Admitted<'_, M> {
     /// Refuses a batch that has grown to so many bytes of log.
     pub(super) fn check(&self, bytes: usize) -> Result<(), Failure> {
-        check_size(bytes, self.bytes_max)
+        check_size(BATCH, bytes, self.bytes_max)
     }
 
     /// Says that a fragment was charged: so much less is set aside.
@@ -86,15 +93,15 @@ impl<M: Materializer> Drop for Admitted<'_, M> {
     }
 }
 
-fn check_size(bytes: usize, limit: usize) -> Result<(), Failure> {
+fn check_size(what: &'static str, bytes: usize, limit: usize) -> Result<(), Failure> {
     if bytes <= limit {
         return Ok(());
     }
     Err(Failure::TooLarge {
-        what: "batch",
+        what,
         bytes: bytes as u64,
         limit: limit as u64,
-        remedy: "split it, or raise both `log_capacity` and `cache_capacity`: a batch may take a quarter of \
+        remedy: "split it, or raise both `log_capacity` and `cache_capacity`: it may take a quarter of \
                  either, or one record if that is more",
     })
 }

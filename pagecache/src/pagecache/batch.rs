@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     PageCache,
     admission::{Admission, Admitted},
-    install::{Aim, Outcome, Target, based, conflict, frag_of, is_freed},
+    install::{Aim, Outcome, based, conflict, frag_of, is_freed},
     page_ptr::PagePtr,
     run::{Parts, Written},
     shared::Shared,
@@ -43,7 +43,7 @@ use crate::{
     materializer::Materializer,
     metrics::Work,
     page::{
-        cell::Head,
+        cell::{Head, Word},
         chain::{Body, Draft, Node, Stamp},
         slot::Slot,
     },
@@ -93,6 +93,9 @@ where
     bytes: usize,
     admitted: Admitted<'c, PM>,
     optional: bool,
+    /// It is one change of one page ([`super::large`]), so a page that it was to begin is not its own to
+    /// give back.
+    alone: bool,
     settled: bool,
 }
 
@@ -119,8 +122,19 @@ where
             bytes: 0,
             admitted: self.shared.admit(admission)?,
             optional: admission.optional,
+            alone: false,
             settled: false,
         })
+    }
+
+    /// Begins a batch of one change, which leaves an allocated page allocated if it is given up.
+    pub(super) fn begin_alone(
+        &self,
+        admission: Admission,
+    ) -> std::result::Result<Batch<'_, PM, P, R>, Failure> {
+        let mut batch = self.begin_batch(admission)?;
+        batch.alone = true;
+        Ok(batch)
     }
 
     pub(crate) fn free_allocated<'g>(
@@ -132,7 +146,7 @@ where
         match self.aim(pid, key, guard)? {
             Aim::At(target) => {
                 let seq = target.seq - 1;
-                if target.cell.set(target.word, crate::page::cell::Word::free(seq), guard) {
+                if target.cell.set(target.word, Word::free(seq), guard) {
                     self.shared.cache.pages.give_back(vec![pid], guard);
                     return Ok(());
                 }
@@ -168,7 +182,7 @@ where
         frag: P,
         guard: &'g Guard,
     ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
-        self.add(pid, &key, Body::Append(frag), guard)
+        self.add(pid, &key, Body::Append(frag), guard)?.told()
     }
 
     /// Begins a page anew, unseen until the batch commits; returns the page's new key.
@@ -183,7 +197,7 @@ where
         frag: P,
         guard: &'g Guard,
     ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
-        self.add(pid, &key, Body::Base(frag), guard)
+        self.add(pid, &key, Body::Base(frag), guard)?.told()
     }
 
     /// Frees a page once the batch commits.
@@ -197,46 +211,52 @@ where
         key: PagePtr<'g, P>,
         guard: &'g Guard,
     ) -> Result<(), Option<PagePtr<'g, P>>> {
-        self.add(pid, &key, Body::Free, guard).map(|_| ())
+        self.add(pid, &key, Body::Free, guard)?.told().map(|_| ())
     }
 
-    fn add<'g>(
+    /// Of a batch of one change that begins an allocated page: what the page is again if the batch is given
+    /// up.
+    pub(super) fn begun(&self) -> Option<Word<P>> {
+        self.items.first().filter(|item| item.fresh).map(|item| Word::allocated(item.seq))
+    }
+
+    pub(super) fn add<'g>(
         &mut self,
         pid: PageId,
         key: &PagePtr<'g, P>,
         body: Body<P>,
         guard: &'g Guard,
-    ) -> Result<PagePtr<'g, P>, Option<PagePtr<'g, P>>> {
+    ) -> std::result::Result<Outcome<'g, P>, Failure> {
         let pc = self.pc;
         let cache = &pc.shared.cache;
         let target = match pc.aim(pid, key, guard)? {
             Aim::At(target) => target,
-            Aim::Stale(now) => return Err(Error::CasFailed(Some(now))),
-            Aim::Gone => return Err(Error::CasFailed(None)),
+            Aim::Stale(now) => return Ok(Outcome::Stale(now)),
+            Aim::Gone => return Ok(Outcome::Gone),
         };
         if let Some(other) = conflict(&cache.materializer, &target.head, &body, Some(&self.slot)) {
             if !self.optional || self.items.is_empty() {
                 other.wait_from_outside()?;
             }
-            return Err(Error::CasFailed(self.now(&target, guard)));
+            return Ok(pc.restale(target.cell, guard));
         }
         if target.is_settled_since(key) {
-            return Err(Error::CasFailed(self.now(&target, guard)));
+            return Ok(pc.restale(target.cell, guard));
         }
         match target.head {
             // A change of shape commutes with nothing, so it begins where nothing is pending anyway.
             Head::Chain(top) if !self.optional && pc.is_gated(target.cell, top, &self.slot, guard) => {
                 if !self.items.is_empty() {
-                    return Err(Failure::Gated { pid }.into());
+                    return Err(Failure::Gated { pid });
                 }
                 pc.pass_gate(pid)?;
-                return Err(Error::CasFailed(self.now(&target, guard)));
+                return Ok(pc.restale(target.cell, guard));
             }
             // A chain of nothing but a pending base reads as a page that was never written: what the base
             // may yet fail to replace has to lie under it.
             Head::Evicted(_) if !matches!(body, Body::Append(_)) => {
                 let _ = cache.resident(pid, guard)?;
-                return Err(Error::CasFailed(self.now(&target, guard)));
+                return Ok(pc.restale(target.cell, guard));
             }
             _ => {}
         }
@@ -278,11 +298,11 @@ where
                 // The page may leave again at once, and the change stays.
                 pc.shared.make_room_for_batch();
                 // Its own fragment is one more that readers do not see.
-                Ok(PagePtr { pending: key.pending + 1, ..PagePtr::of_word(word) })
+                Ok(Outcome::Done(PagePtr { pending: key.pending + 1, ..PagePtr::of_word(word) }))
             }
             Err(_) => {
                 cache.uncharge(charge);
-                Err(Error::CasFailed(self.now(&target, guard)))
+                Ok(pc.restale(target.cell, guard))
             }
         }
     }
@@ -356,13 +376,6 @@ where
             }
             // An eviction has taken an aborted change away.
             cache.uncharge(charge);
-        }
-    }
-
-    fn now<'g>(&self, target: &Target<'_, '_, P>, guard: &'g Guard) -> Option<PagePtr<'g, P>> {
-        match self.pc.restale(target.cell, guard) {
-            Outcome::Done(key) | Outcome::Stale(key) => Some(key),
-            Outcome::Gone => None,
         }
     }
 
@@ -536,20 +549,23 @@ where
         if self.settled {
             return;
         }
-        self.slot.abort();
         let guard = pin();
         let cache = &self.pc.shared.cache;
         for item in self.items.iter().filter(|item| item.fresh) {
             let cell = cache.pages.cell(item.pid).expect("the batch changed the page");
             let (word, head) = cell.head(&guard);
-            // Nobody else knows of the page, so it is as the batch left it.
+            // Nobody changes it while the batch is pending, so it is as the batch left it.
             let Head::Chain(top) = head else { continue };
             let charge = top.chain_charge();
-            if cell.set(word, crate::page::cell::Word::free(top.seq), &guard) {
+            let before = if self.alone { Word::allocated(top.seq) } else { Word::free(top.seq) };
+            if cell.set(word, before, &guard) {
                 cache.uncharge(charge);
-                cache.pages.give_back(vec![item.pid], &guard);
+                if !self.alone {
+                    cache.pages.give_back(vec![item.pid], &guard);
+                }
             }
         }
+        self.slot.abort();
     }
 }
 

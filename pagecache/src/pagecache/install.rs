@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cache::is_value,
-    error::Failure,
+    error::{Error, Failure},
     format::record::{Kind, RecordHead},
     ids::{Lsn, PageId, PageSeq},
     log::Reservation,
@@ -32,6 +32,17 @@ pub(crate) enum Outcome<'g, P> {
     Stale(PagePtr<'g, P>),
     /// There is no page to change.
     Gone,
+}
+
+impl<'g, P> Outcome<'g, P> {
+    /// The page's new key, or what the face says of a lost race.
+    pub(crate) fn told(self) -> Result<PagePtr<'g, P>, Error<Option<PagePtr<'g, P>>>> {
+        match self {
+            Outcome::Done(key) => Ok(key),
+            Outcome::Stale(now) => Err(Error::CasFailed(Some(now))),
+            Outcome::Gone => Err(Error::CasFailed(None)),
+        }
+    }
 }
 
 /// A page that is as the caller's key says, and may be changed.
@@ -117,12 +128,13 @@ where
         })
     }
 
-    /// Changes the page by one record of its own.
+    /// Changes the page by one record of its own, with `len` bytes of payload.
     pub(crate) fn install<'g>(
         &self,
         pid: PageId,
         key: &PagePtr<'g, P>,
         body: Body<P>,
+        len: usize,
         guard: &'g Guard,
     ) -> Result<Outcome<'g, P>, Failure> {
         let shared = &*self.shared;
@@ -141,7 +153,7 @@ where
         }
         let body = based(body, &target.head);
         let recovered = frag_of(&body).and_then(|frag| shared.cache.materializer.recover(frag));
-        let mut reservation = self.log_single(pid, target.seq, &body)?;
+        let mut reservation = self.log_single(pid, target.seq, &body, len)?;
         reservation.seal();
         let lsn = reservation.lsn();
         let charge = shared.cache.charge_of(frag_of(&body));
@@ -170,7 +182,13 @@ where
         }))
     }
 
-    fn log_single(&self, pid: PageId, seq: PageSeq, body: &Body<P>) -> Result<Reservation<'_>, Failure> {
+    fn log_single(
+        &self,
+        pid: PageId,
+        seq: PageSeq,
+        body: &Body<P>,
+        len: usize,
+    ) -> Result<Reservation<'_>, Failure> {
         let materializer = &self.shared.cache.materializer;
         let (kind, frag) = match body {
             Body::Append(frag) => (Kind::Append, Some(frag)),
@@ -178,7 +196,6 @@ where
             Body::Free => (Kind::Free, None),
         };
         let _timing = self.shared.cache.metrics.time(Work::Reserve);
-        let len = frag.map_or(0, |frag| materializer.encoded_len(frag));
         let mut tries = 0;
         let mut reservation = loop {
             match self.shared.log.reserve(RecordHead { kind, pid, seq }, len) {
@@ -202,7 +219,7 @@ where
     }
 
     /// Keeps chains short and memory bounded; returns the page's key.
-    fn after_install<'g>(
+    pub(super) fn after_install<'g>(
         &self,
         cell: &Cell<P>,
         word: Word<P>,

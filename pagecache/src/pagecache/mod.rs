@@ -8,6 +8,7 @@ mod background;
 mod batch;
 mod gate;
 mod install;
+mod large;
 mod oracle;
 mod owners;
 mod page_ptr;
@@ -26,10 +27,13 @@ pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
 pub use shared::Stats;
 pub use values::{NewValue, UnsyncedValue, ValueId, ValueReader};
 
-use self::{install::Outcome, shared::Shared};
+use self::{
+    install::{Outcome, frag_of},
+    shared::Shared,
+};
 use crate::{
     config::Config,
-    error::{Error, Failure, Result},
+    error::{Failure, Result},
     ids::{Lsn, PageId},
     io::{Job, Worker},
     materializer::Materializer,
@@ -162,9 +166,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] names a setting out of its range or a format of another version;
-    /// [`Error::Corruption`] the file and offset of damage; [`Error::Io`] everything else, as a store
-    /// that is open elsewhere.
+    /// [`crate::Error::Unsupported`] names a setting out of its range or a format of another version;
+    /// [`crate::Error::Corruption`] the file and offset of damage; [`crate::Error::Io`] everything else, as
+    /// a store that is open elsewhere.
     pub fn start(config: Config) -> Result<PageCache<PM, P, R>, ()> {
         Ok(PageCache::open(config)?)
     }
@@ -188,7 +192,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] when no page id is left; [`Error::Io`] if the store takes no writes.
+    /// [`crate::Error::Unsupported`] when no page id is left; [`crate::Error::Io`] if the store takes no
+    /// writes.
     pub fn allocate(&self, guard: &Guard) -> Result<PageId, ()> {
         self.shared.cache.poison.check()?;
         Ok(self.shared.cache.allocate(guard)?)
@@ -199,8 +204,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::CasFailed`] with the key of now if the page is not as `key` says, or `None` if there
-    /// is no such page; [`Error::Io`] if the store cannot take the change.
+    /// [`crate::Error::CasFailed`] with the key of now if the page is not as `key` says, or `None` if there
+    /// is no such page; [`crate::Error::Io`] if the store cannot take the change, with
+    /// [`Failure::TooLarge`] if it exceeds [`PageCache::batch_bytes_max`].
     pub fn link<'g>(
         &self,
         pid: PageId,
@@ -257,16 +263,16 @@ where
             Body::Base(_) => Work::Replace,
             Body::Free => Work::Free,
         });
-        let outcome = self.install(pid, key, body, guard)?;
+        let len = frag_of(&body).map_or(0, |frag| self.materializer().encoded_len(frag));
+        let outcome = match self.is_large(len) {
+            true => self.install_large(pid, key, &body, len, guard)?,
+            false => self.install(pid, key, body, len, guard)?,
+        };
         self.shared.make_room_under_guard();
-        match outcome {
-            Outcome::Done(key) => Ok(key),
-            Outcome::Stale(now) => {
-                metrics.note(Work::LostRaces, 1);
-                Err(Error::CasFailed(Some(now)))
-            }
-            Outcome::Gone => Err(Error::CasFailed(None)),
+        if matches!(outcome, Outcome::Stale(_)) {
+            metrics.note(Work::LostRaces, 1);
         }
+        outcome.told()
     }
 
     /// Makes every change that returned before this call durable.
@@ -275,7 +281,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the device refused; the store is then poisoned, because a second sync could
+    /// [`crate::Error::Io`] if the device refused; the store is then poisoned, because a second sync could
     /// report success over lost data (Rebello et al., USENIX ATC 2020).
     pub fn flush(&self) -> Result<(), ()> {
         let _timing = self.shared.cache.metrics.time(Work::Flush);
@@ -324,7 +330,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if this thread is in the middle of a change itself.
+    /// [`crate::Error::Unsupported`] if this thread is in the middle of a change itself.
     pub fn installed_lsn(&self) -> Result<Lsn, ()> {
         Ok(self.shared.log.watermark()?)
     }
@@ -353,7 +359,8 @@ where
         &self.shared.cache.materializer
     }
 
-    /// Bytes of the largest change of one page: it is one record of the log.
+    /// Bytes of the largest change of one page that is one record of the log. A larger one is written in
+    /// parts, as a batch of it alone would be, up to [`PageCache::batch_bytes_max`].
     #[must_use]
     pub fn record_bytes_max(&self) -> usize {
         self.shared.log.max_payload()
@@ -370,7 +377,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; a full disk changes nothing, any other refusal poisons the store.
+    /// [`crate::Error::Io`]; a full disk changes nothing, any other refusal poisons the store.
     pub fn checkpoint(&self) -> Result<(), ()> {
         Ok(self.shared.checkpoint()?)
     }
@@ -393,7 +400,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::ReportableBug`] names what differs; else as [`PageCache::get`].
+    /// [`crate::Error::ReportableBug`] names what differs; else as [`PageCache::get`].
     pub fn verify_checkpoint(&self) -> Result<Verified, ()> {
         Ok(self.shared.verify()?)
     }
@@ -403,7 +410,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Corruption`] naming the first segment whose count is wrong.
+    /// [`crate::Error::Corruption`] naming the first segment whose count is wrong.
     #[doc(hidden)]
     pub fn recount(&self) -> Result<(), ()> {
         Ok(self.shared.recount()?)
@@ -470,7 +477,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] names what could not be written; what was durable before stays durable.
+    /// [`crate::Error::Io`] names what could not be written; what was durable before stays durable.
     pub fn close(mut self) -> Result<(), ()> {
         Ok(self.shut_down()?)
     }

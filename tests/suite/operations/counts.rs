@@ -19,6 +19,7 @@ macro_rules! counts {
 
 counts! {
     gets
+    large
     links
     replaces
     frees

@@ -11,7 +11,7 @@ use pagecache::{
 
 use super::{counts::Counts, model::Model};
 
-/// Pages above this length are begun anew.
+/// Pages above this length are begun anew, but for one change that exceeds a record.
 const CONTENT_MAX: usize = 600;
 /// Pages in use at one time.
 const PAGES_MAX: usize = 60;
@@ -76,6 +76,7 @@ pub(super) struct Shape {
     pub(super) checkpoint_every: u64,
     pub(super) threshold: usize,
     pub(super) words_max: u64,
+    pub(super) log_segment: usize,
 }
 
 pub(super) struct Driver {
@@ -124,7 +125,7 @@ impl Driver {
             .page_consolidation_threshold(shape.threshold)
             .checkpoint_every_bytes(shape.checkpoint_every)
             .block_bytes(512)
-            .log_segment_bytes(8 << 10)
+            .log_segment_bytes(shape.log_segment)
             .log_capacity(48 << 10)
             .store_segment_bytes(8 << 10);
         Pages::start(config.build())
@@ -204,6 +205,15 @@ impl Driver {
         (0..count).map(|_| char::from(b'a' + self.rng.below(26) as u8)).chain([' ']).collect()
     }
 
+    /// Words that exceed one record, if any are allowed.
+    fn many_words(&mut self) -> Option<String> {
+        let (record, most) = (self.store().record_bytes_max(), self.store().batch_bytes_max());
+        let beyond = most.checked_sub(record + 64).filter(|beyond| *beyond > 0)?;
+        let count = record + self.rng.index(beyond);
+        let word = char::from(b'a' + self.rng.below(26) as u8);
+        Some((0..count).map(|_| word).chain([' ']).collect())
+    }
+
     fn get(&mut self) -> Result<(), Problem> {
         self.counts.gets += 1;
         let pid = match self.rng.below(10) {
@@ -234,9 +244,12 @@ impl Driver {
     fn change(&mut self, anew: bool) -> Result<(), Problem> {
         let fresh = self.rng.chance(1, 4);
         let Some(pid) = (if fresh { self.any_allocated() } else { self.any_page() }) else { return Ok(()) };
-        let words = self.words();
+        let large = if self.rng.chance(1, 16) { self.many_words() } else { None };
+        self.counts.large += u64::from(large.is_some());
+        let room = if large.is_some() { usize::MAX / 2 } else { CONTENT_MAX };
+        let words = large.unwrap_or_else(|| self.words());
         let before = self.model.now().get(&pid).cloned().unwrap_or_default();
-        let anew = anew || before.len() + words.len() > CONTENT_MAX;
+        let anew = anew || before.len() > CONTENT_MAX || before.len() + words.len() > room;
         let guard = pin();
         let pages = self.store();
         if !fresh && self.rng.chance(1, 8) {

@@ -44,6 +44,7 @@ pub(super) fn live(seed: u64, lives: usize) -> Result<Counts, Problem> {
         checkpoint_every: (2 << 10) + rng.below(20 << 10),
         threshold: 1 + rng.index(6),
         words_max: 1 << rng.below(8),
+        log_segment: if rng.chance(1, 3) { 2 << 10 } else { 8 << 10 },
     };
     let clock = Arc::new(SimClock::new());
     let mut driver = Driver {
