@@ -8,6 +8,9 @@ pub type Lsn = i64;
 /// A byte offset in a file (the seed's name for a physical position).
 pub type LogId = u64;
 
+/// The name of a blob in a log that is used alone: the LSN of its first part.
+pub type BlobPointer = Lsn;
+
 /// The number of a page. Dense, allocated from 0 upward, reused after a `free`.
 pub type PageId = usize;
 

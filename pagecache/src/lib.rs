@@ -24,7 +24,7 @@ mod sync;
 pub use config::{Config, ConfigBuilder, SegmentMode};
 pub use error::{DecodeError, Error, Failure, Result};
 pub use event_log::EventLog;
-pub use ids::{LogId, Lsn, PageId, SegmentId};
+pub use ids::{BlobPointer, LogId, Lsn, PageId, SegmentId};
 #[cfg(any(test, feature = "sim"))]
 pub use materializer::{Appended, Strings, Words};
 pub use materializer::{Materializer, NullMaterializer};

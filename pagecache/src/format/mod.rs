@@ -1,6 +1,7 @@
 //! Bytes on disk: pure functions from bytes to values and back. `docs/FORMAT.md` draws every box.
 
 pub(crate) mod batch;
+pub(crate) mod blob;
 pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod delta;

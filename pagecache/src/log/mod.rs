@@ -37,7 +37,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use self::buffer::LogBuffer;
 use self::open::Opening;
 use self::order::Waiting;
-pub(crate) use self::read::{Found, Reader, Walk, record_len};
+pub(crate) use self::read::{Found, Met, Reader, Walk, damage, record_len};
 pub(crate) use self::reservation::Reservation;
 use self::round::{Depth, Rounds};
 use self::segments::Segments;

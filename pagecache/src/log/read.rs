@@ -15,14 +15,14 @@ use super::Log;
 use crate::error::Failure;
 use crate::format::record::{Decoded, HEADER_BYTES, Seed, decode, record_bytes};
 use crate::format::segment::SegmentHeader;
-use crate::ids::Lsn;
+use crate::ids::{Lsn, PageId};
 use crate::io::FileId;
 
 /// What lies at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A record that counts, and its payload.
-    Record(Vec<u8>),
+    /// A record that counts: its page and its payload.
+    Record { pid: PageId, payload: Vec<u8> },
     /// A record that was given up, header and payload this long.
     Failed(usize),
     /// The end of a buffer.
@@ -60,7 +60,9 @@ impl Reader {
         let (_, payload) = bytes.split_at_mut(HEADER_BYTES);
         log.read_bytes(offset + HEADER_BYTES as u64, payload)?;
         Ok(match decode(&seed, lsn, &bytes) {
-            Ok(Decoded::Record { payload, .. }) => Found::Record(payload.to_vec()),
+            Ok(Decoded::Record { head, payload }) => {
+                Found::Record { pid: head.pid, payload: payload.to_vec() }
+            }
             Ok(Decoded::Failed { bytes }) => Found::Failed(bytes),
             Ok(Decoded::Pad { .. }) => Found::Pad,
             Err(_) => Found::Invalid(len),
@@ -68,8 +70,14 @@ impl Reader {
     }
 }
 
-/// A record met on a walk: its LSN, its file offset and its payload.
-pub(crate) type Met = (Lsn, u64, Vec<u8>);
+/// A record met on a walk.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) lsn: Lsn,
+    pub(crate) offset: u64,
+    pub(crate) pid: PageId,
+    pub(crate) payload: Vec<u8>,
+}
 
 /// Goes over the records from one position to another.
 #[derive(Debug)]
@@ -105,6 +113,11 @@ impl Walk {
         Walk { reader, from, until, ahead, at: None }
     }
 
+    /// Reads single records under the same salts.
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// The next record that counts.
     pub(crate) fn next(&mut self, log: &Log) -> Result<Option<Met>, Failure> {
         loop {
@@ -123,10 +136,10 @@ impl Walk {
                 return Err(damage(log, loaded.first, offset, format!("no valid record at LSN {lsn}")));
             };
             loaded.at += decoded.bytes();
-            if let Decoded::Record { payload, .. } = decoded
+            if let Decoded::Record { head, payload } = decoded
                 && lsn >= self.from
             {
-                return Ok(Some((lsn, offset, payload.to_vec())));
+                return Ok(Some(Met { lsn, offset, pid: head.pid, payload: payload.to_vec() }));
             }
         }
     }
@@ -161,7 +174,7 @@ impl Walk {
 }
 
 /// Bytes that are not what was stable: damage, unless the segment was released meanwhile.
-fn damage(log: &Log, first: Lsn, offset: u64, found: String) -> Failure {
+pub(crate) fn damage(log: &Log, first: Lsn, offset: u64, found: String) -> Failure {
     if first < log.released() {
         return Failure::Misuse { what: "the log was released while it was being read" };
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{
     Log,
-    tests::{SEGMENT, all, config},
+    tests::{SEGMENT, all, config_of},
 };
 use crate::{
-    SegmentMode,
+    Config, SegmentMode,
     ids::Lsn,
     io::{
         SyncReason,
@@ -27,6 +27,31 @@ struct Run {
     trace: Trace,
     model: Model,
     dropped: Option<SyncReason>,
+    sizes: Sizes,
+}
+
+/// Of what is written, and of the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sizes {
+    Records,
+    /// Records, and blobs of up to three segments.
+    Blobs,
+}
+
+impl Sizes {
+    fn segments(self) -> u64 {
+        if self == Sizes::Blobs { 8 } else { 4 }
+    }
+
+    fn config(self, disk: &Arc<SimDisk>) -> Config {
+        config_of(disk, SegmentMode::Gc, self.segments())
+    }
+
+    fn payload(self, rng: &mut Rng) -> Vec<u8> {
+        let is_blob = self == Sizes::Blobs && rng.chance(1, 4);
+        let len = if is_blob { SEGMENT + rng.index(2 * SEGMENT) } else { rng.index(900) };
+        vec![rng.next_u64() as u8; len]
+    }
 }
 
 fn faults(dropped: Option<SyncReason>) -> FaultPlan {
@@ -34,21 +59,22 @@ fn faults(dropped: Option<SyncReason>) -> FaultPlan {
 }
 
 /// Three openings with appends, aborts, syncs and releases, each closed or only dropped.
-fn run(seed: u64, dropped: Option<SyncReason>) -> Run {
+fn run(seed: u64, sizes: Sizes, dropped: Option<SyncReason>) -> Run {
     let disk = Arc::new(SimDisk::new());
     disk.set_faults(faults(dropped));
     let mut rng = Rng::new(seed);
     let mut model = Model::new();
     let mut released = 0;
     for _ in 0..3 {
-        let log = Log::start(config(&disk, SegmentMode::Gc)).unwrap();
+        let log = Log::start(sizes.config(&disk)).unwrap();
         for _ in 0..14 {
-            let payload = vec![rng.next_u64() as u8; rng.index(900)];
+            let payload = sizes.payload(&mut rng);
             disk.mark(BEGUN, model.len() as u64 + 1);
             let reserved = match log.reserve(&payload) {
                 Ok(reserved) => reserved,
                 Err(_full) => {
-                    let below = model[model.len() / 2 + rng.index(model.len() / 2)].0;
+                    let half = model.len() / 2;
+                    let below = model.get(half + rng.index(half.max(1))).map_or(Lsn::MAX, |(lsn, _)| *lsn);
                     released = below.max(released);
                     disk.mark(RELEASED, released.cast_unsigned());
                     log.flush().unwrap();
@@ -70,7 +96,7 @@ fn run(seed: u64, dropped: Option<SyncReason>) -> Run {
         log.close().unwrap();
         disk.mark(DURABLE, model.len() as u64);
     }
-    Run { trace: disk.trace(), model, dropped }
+    Run { trace: disk.trace(), model, dropped, sizes }
 }
 
 impl Run {
@@ -119,7 +145,7 @@ impl Run {
         durable: usize,
         released: Lsn,
     ) -> Result<usize, String> {
-        let log = Log::start(config(disk, SegmentMode::Gc)).map_err(|e| format!("opening: {e}"))?;
+        let log = Log::start(self.sizes.config(disk)).map_err(|e| format!("opening: {e}"))?;
         let mut got = all(&log).map_err(|e| format!("reading: {e}"))?;
         got.retain(|(_, bytes)| bytes != b"after the crash");
         let first = got.first().map(|(lsn, _)| *lsn);
@@ -149,17 +175,19 @@ impl Run {
 
 #[test]
 fn what_was_durable_and_not_released_survives_a_crash_at_any_call() {
-    let (mut distinct, mut reused) = (0, 0);
-    for seed in 0..6 {
-        let run = run(seed, None);
+    let (mut distinct, mut reused) = (0, [0, 0]);
+    for seed in 0..10 {
+        let sizes = if seed < 6 { Sizes::Records } else { Sizes::Blobs };
+        let run = run(seed, sizes, None);
         let last = run.model.last().map_or(0, |(lsn, _)| *lsn);
-        reused += usize::from(last > 5 * SEGMENT as Lsn);
+        let capacity = (sizes.segments() as Lsn + 1) * SEGMENT as Lsn;
+        reused[usize::from(sizes == Sizes::Blobs)] += usize::from(last > capacity);
         let explored = explore(&run.trace, &Effort::quick(seed), |case, disk| run.check(case, disk))
             .unwrap_or_else(|found| panic!("seed {seed}: {found}"));
         distinct += explored.distinct;
         run.torn(seed).unwrap_or_else(|found| panic!("seed {seed}: {found}"));
     }
-    assert!(reused > 0, "no segment was ever used again");
+    assert!(reused.iter().all(|runs| *runs > 0), "no segment was ever used again: {reused:?}");
     assert!(distinct > 1000, "only {distinct} distinct disks");
 }
 
@@ -174,7 +202,7 @@ fn every_sync_of_a_log_used_alone_is_needed() {
         SyncReason::Tail,
     ] {
         let found = (0..8).any(|seed| {
-            let run = run(seed, Some(reason));
+            let run = run(seed, Sizes::Records, Some(reason));
             let explored = explore(&run.trace, &Effort::quick(seed), |case, disk| run.check(case, disk));
             explored.is_err() || run.torn(seed).is_err()
         });

@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{LogId, Lsn};
+use crate::ids::{BlobPointer, LogId, Lsn};
 
 /// Where the bytes of a record lie.
-///
-/// Large values have no file of their own here, so there is no second variant yet; match with a
-/// wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DiskPtr {
-    /// In the log itself, at this offset of its file.
+    /// In the record at this offset of the log's file.
     Inline(LogId),
+    /// In parts that the record at this offset lists. They exceeded one record, and are named by the position
+    /// of the first part.
+    Blob(LogId, BlobPointer),
 }
 
 impl DiskPtr {
@@ -20,14 +20,29 @@ impl DiskPtr {
     #[must_use]
     pub fn lid(&self) -> LogId {
         match self {
-            DiskPtr::Inline(lid) => *lid,
+            DiskPtr::Inline(lid) | DiskPtr::Blob(lid, _) => *lid,
         }
     }
 
-    /// True if the bytes lie in the log itself.
+    /// True if the bytes lie in the record itself.
     #[must_use]
     pub fn is_inline(&self) -> bool {
         matches!(self, DiskPtr::Inline(_))
+    }
+
+    /// True if the bytes lie in parts that the record lists.
+    #[must_use]
+    pub fn is_blob(&self) -> bool {
+        matches!(self, DiskPtr::Blob(..))
+    }
+
+    /// The list's offset in the log's file and the blob's name.
+    #[must_use]
+    pub fn blob(&self) -> Option<(LogId, BlobPointer)> {
+        match self {
+            DiskPtr::Blob(lid, first) => Some((*lid, *first)),
+            DiskPtr::Inline(_) => None,
+        }
     }
 }
 
@@ -37,6 +52,11 @@ impl DiskPtr {
 pub enum LogRead {
     /// A record that counts: its LSN, its bytes, and how many bytes it takes in the file.
     Inline(Lsn, Vec<u8>, usize),
+    /// A blob that counts: the LSN of its list, its bytes, and its name.
+    Blob(Lsn, Vec<u8>, BlobPointer),
+    /// A blob that counts and cannot be read, since a part of it is not what was written: damage. The LSN of
+    /// its list and its name.
+    DanglingBlob(Lsn, BlobPointer),
     /// A record that was aborted, and how many bytes it takes in the file.
     Failed(Lsn, usize),
     /// What fills a buffer up to a block border.
@@ -56,22 +76,40 @@ impl LogRead {
         }
     }
 
-    /// The record's bytes, if it counts.
+    /// LSN, bytes and name, of a blob that counts.
     #[must_use]
-    pub fn into_data(self) -> Option<Vec<u8>> {
-        self.inline().map(|(_, bytes, _)| bytes)
+    pub fn blob(self) -> Option<(Lsn, Vec<u8>, BlobPointer)> {
+        match self {
+            LogRead::Blob(lsn, bytes, name) => Some((lsn, bytes, name)),
+            _ => None,
+        }
     }
 
-    /// True for a record that counts and lies in the log itself.
+    /// The bytes of a record or a blob that counts.
+    #[must_use]
+    pub fn into_data(self) -> Option<Vec<u8>> {
+        match self {
+            LogRead::Inline(_, bytes, _) | LogRead::Blob(_, bytes, _) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// True for a record that counts and holds its bytes itself.
     #[must_use]
     pub fn is_inline(&self) -> bool {
         matches!(self, LogRead::Inline(..))
     }
 
-    /// True for a record that counts.
+    /// True for a blob that counts and is whole.
+    #[must_use]
+    pub fn is_blob(&self) -> bool {
+        matches!(self, LogRead::Blob(..))
+    }
+
+    /// True for a record or a whole blob that counts.
     #[must_use]
     pub fn is_successful(&self) -> bool {
-        self.is_inline()
+        self.is_inline() || self.is_blob()
     }
 
     /// True for an aborted record.

@@ -6,8 +6,12 @@
 //! * RAW-1: a released position is durable before any segment below it is used again, so reading goes
 //!   on from there after any crash.
 //! * RAW-2: a linear log never releases, so no record that was stable is ever written over.
+//! * RAW-4: what a blob that may still be read consists of stays: see [`blob`].
 //! * RAW-3: what a close acknowledged is the whole log: the next open finds exactly that, or damage.
 
+mod blob;
+#[cfg(all(test, not(loom)))]
+mod blob_tests;
 #[cfg(all(test, not(loom)))]
 mod crash_tests;
 mod found;
@@ -23,7 +27,10 @@ use std::{
     time::Duration,
 };
 
-use self::root::{Found, Root};
+use self::{
+    blob::Kept,
+    root::{Found, Root},
+};
 pub use self::{
     found::{DiskPtr, LogRead},
     iter::LogIter,
@@ -33,12 +40,12 @@ use crate::{
     config::{Config, SegmentMode, Traffic},
     error::{Error, Failure, Poison, Result},
     format::{
-        record::{Kind, RecordHead},
+        blob::{List, Role},
         superblock,
     },
-    ids::Lsn,
+    ids::{Lsn, PageId},
     io::{Clock, Next, Storage, ThreadSpawner, TimedStorage, Worker},
-    log::{self, Reader, Walk},
+    log::{self, Geometry, Reader, Walk},
     metrics::{Metrics, Profile, Work},
     sync::{AtomicBool, Mutex, Ordering},
 };
@@ -76,6 +83,9 @@ pub struct Log {
 struct Shared {
     log: log::Log,
     root: Root,
+    kept: Kept,
+    /// Most bytes of a blob for which the log can ever have room.
+    blob_room: u64,
     storage: Arc<dyn Storage>,
     poison: Arc<Poison>,
     mode: SegmentMode,
@@ -132,16 +142,22 @@ impl Log {
 
     /// A place for `bytes`, copied into it. No I/O unless the current buffer is full.
     ///
+    /// What exceeds one record ([`Log::record_bytes_max`]) becomes a blob: its parts are written here, and the
+    /// place is that of the record that lists them. Parts of what is then not completed take room until they are
+    /// released.
+    ///
     /// # Errors
     ///
-    /// [`Error::Io`] with `TooLarge` if one record cannot hold them or a log that recycles is full,
+    /// [`Error::Io`] with `TooLarge` beyond [`Log::blob_bytes_max`] or if a log that recycles is full,
     /// with `DiskFull` if the file cannot grow (nothing is lost; try again with more space), or with
     /// `Poisoned` after a failed write.
     pub fn reserve(&self, bytes: impl AsRef<[u8]>) -> Result<Reservation<'_>, ()> {
         let bytes = bytes.as_ref();
         let _timing = self.shared.metrics.time(Work::Reserve);
-        let head = RecordHead { kind: Kind::Raw, pid: 0, seq: 0 };
-        let mut inner = self.shared.log.reserve(head, bytes.len())?;
+        if bytes.len() > self.record_bytes_max() {
+            return Ok(self.reserve_blob(bytes)?);
+        }
+        let mut inner = self.shared.log.reserve(blob::whole(), bytes.len())?;
         inner.payload().copy_from_slice(bytes);
         Ok(Reservation::new(self, inner))
     }
@@ -233,18 +249,48 @@ impl Log {
             let found = format!("no record of LSN {lsn} can lie here");
             return Err(self.corrupt(ptr, found).into());
         }
-        let read = Reader::new(self.shared.root.salts()).record(&self.shared.log, lsn, ptr.lid())?;
-        if lsn < self.released_lsn() {
-            return Err(released());
-        }
-        Ok(match read {
-            log::Found::Record(bytes) => {
-                let len = log::record_len(bytes.len());
-                LogRead::Inline(lsn, bytes, len)
-            }
+        let reader = Reader::new(self.shared.root.salts());
+        let read = reader.record(&self.shared.log, lsn, ptr.lid())?;
+        let read = match read {
+            log::Found::Record { pid, payload } => self.by_role(pid, lsn, payload, &reader)?,
             log::Found::Failed(len) => LogRead::Failed(lsn, len),
             log::Found::Pad => LogRead::Pad(lsn),
             log::Found::Invalid(len) => LogRead::Corrupted(len),
+        };
+        let first = match read {
+            LogRead::Blob(_, _, first) | LogRead::DanglingBlob(_, first) => first,
+            _ => lsn,
+        };
+        if first < self.released_lsn() {
+            return Err(released());
+        }
+        match ptr {
+            DiskPtr::Blob(_, named) if named != first && (read.is_successful() || first != lsn) => {
+                Err(self.corrupt(ptr, format!("no blob of LSN {named} is listed here")).into())
+            }
+            _ => Ok(read),
+        }
+    }
+
+    /// What a record that counts is to its reader.
+    fn by_role(
+        &self,
+        pid: PageId,
+        lsn: Lsn,
+        payload: Vec<u8>,
+        reader: &Reader,
+    ) -> std::result::Result<LogRead, Failure> {
+        let len = log::record_len(payload.len());
+        let list = match Role::of(pid) {
+            Some(Role::Whole) => return Ok(LogRead::Inline(lsn, payload, len)),
+            Some(Role::List) => List::decode(&payload, lsn).ok(),
+            Some(Role::Part) | None => None,
+        };
+        // No record of the user's starts here.
+        let Some(list) = list else { return Ok(LogRead::Corrupted(len)) };
+        Ok(match blob::read(&self.shared.log, reader, &list)? {
+            Some(bytes) => LogRead::Blob(lsn, bytes, list.first()),
+            None => LogRead::DanglingBlob(lsn, list.first()),
         })
     }
 
@@ -255,7 +301,8 @@ impl Log {
     }
 
     /// Lets go of the records below `lsn`, as far as they are stable: segments that hold no others are
-    /// used again. Durable when this returns. Records that share a segment with `lsn` stay readable.
+    /// used again. Durable when this returns. Records that share a segment with `lsn` stay readable, and so
+    /// does all from the first part on of a blob at or above it.
     ///
     /// # Errors
     ///
@@ -266,9 +313,10 @@ impl Log {
         }
         self.check()?;
         let stable = self.shared.log.stable();
-        let from = self.shared.log.segment_start(lsn.min(stable));
+        let from = self.shared.log.segment_start(self.shared.kept.keep_from(lsn.min(stable)));
         if self.shared.root.release(from, stable)? {
             self.shared.log.release(from); // both superblocks are durable: RAW-1
+            self.shared.kept.forget_below(from);
         }
         Ok(())
     }
@@ -326,11 +374,15 @@ impl Shared {
     ) -> std::result::Result<Arc<Shared>, Failure> {
         let poison = config.poison(storage);
         let sizes = |geometry: &superblock::Geometry| sizes(config, geometry);
-        let Found { root, position, geometry } = Root::open(config, storage, &poison, sizes)?;
+        let Found { root, position, geometry, blobs } = Root::open(config, storage, &poison, sizes)?;
+        let Geometry { segment_bytes, capacity_bytes, .. } = sizes(&geometry);
+        let blob_room = capacity_bytes.saturating_sub(2 * segment_bytes as u64) / 2;
         let log = log::Log::new(storage.clone(), sizes(&geometry), poison.clone(), position)?;
         let shared = Arc::new(Shared {
             log,
             root,
+            kept: Kept::found(blobs.into_iter()),
+            blob_room,
             storage: storage.clone(),
             poison,
             mode: config.inner.segment_mode,

@@ -1,6 +1,6 @@
 //! A reservation as its user sees it: a record's place, known before the record counts.
 
-use super::DiskPtr;
+use super::{DiskPtr, blob::OpenBlob};
 use crate::{
     error::Result,
     ids::{LogId, Lsn},
@@ -18,12 +18,18 @@ pub struct Reservation<'l> {
     inner: log::Reservation<'l>,
     log: &'l super::Log,
     ptr: DiskPtr,
+    blob: Option<OpenBlob<'l>>,
 }
 
 impl<'l> Reservation<'l> {
     pub(super) fn new(log: &'l super::Log, inner: log::Reservation<'l>) -> Reservation<'l> {
         let ptr = DiskPtr::Inline(inner.offset());
-        Reservation { inner, log, ptr }
+        Reservation { inner, log, ptr, blob: None }
+    }
+
+    pub(super) fn of_blob(log: &'l super::Log, inner: log::Reservation<'l>, blob: OpenBlob<'l>) -> Self {
+        let ptr = DiskPtr::Blob(inner.offset(), blob.first());
+        Reservation { inner, log, ptr, blob: Some(blob) }
     }
 
     /// The record counts, once it is stable. Returns where it is.
@@ -33,6 +39,8 @@ impl<'l> Reservation<'l> {
     /// [`crate::Error::Io`] if an earlier write failed: this record will never become stable.
     pub fn complete(self) -> Result<(Lsn, DiskPtr), ()> {
         let place = (self.lsn(), self.ptr);
+        // A release that comes after the record must find the blob among those that stay.
+        self.blob.map(OpenBlob::complete);
         self.inner.complete();
         self.log.check()?;
         Ok(place)

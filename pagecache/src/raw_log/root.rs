@@ -14,10 +14,16 @@ use crate::{
     checkpoint::{SaltSource, add_salt, forget_salts, open::scan_threads},
     config::Config,
     error::{Failure, Poison},
-    format::superblock::{Features, Geometry, SALTS_MAX, Superblock},
+    format::{
+        blob::{List, Role},
+        superblock::{Features, Geometry, SALTS_MAX, Superblock},
+    },
     ids::Lsn,
     io::{FileId, Storage},
-    log::{self, Position, tail},
+    log::{
+        self, Position,
+        tail::{self, SegmentRecords},
+    },
     store::{
         pages::PagesFile,
         superblocks::{self, LOG_ALONE, Publisher},
@@ -45,6 +51,8 @@ pub(super) struct Found {
     pub(super) root: Root,
     pub(super) position: Position,
     pub(super) geometry: Geometry,
+    /// The blobs of it, as pairs of first part and list.
+    pub(super) blobs: Vec<(Lsn, Lsn)>,
 }
 
 impl Root {
@@ -67,7 +75,9 @@ impl Root {
         let geometry = newest.geometry;
         let (from, threads) = (newest.replay_from, scan_threads(config));
         let (salts, stable) = (&newest.salts, newest.stable);
-        let (tail, _) = tail::scan(&**storage, sizes(&geometry), from, salts, stable, threads, |_| ())?;
+        let (tail, blobs) = tail::scan(&**storage, sizes(&geometry), from, salts, stable, threads, blobs_of)?;
+        // What begins below was released.
+        let blobs = blobs.into_iter().flatten().filter(|(first, _)| *first >= from).collect();
         if newest.clean && tail.end() != newest.stable {
             let (end, closed) = (tail.end(), newest.stable);
             return corrupt(format!("records end at LSN {end} and the log was closed at {closed}"));
@@ -81,7 +91,7 @@ impl Root {
             tail.rewrite(&**storage).map_err(|failure| poison.set(failure))?;
             root.acknowledge(tail.end())?;
         }
-        Ok(Found { root, position: tail.position(), geometry })
+        Ok(Found { root, position: tail.position(), geometry, blobs })
     }
 
     /// Publishes a fresh salt from the tail's end on, if the list has room. If not, the first append
@@ -158,6 +168,11 @@ impl Root {
         state.newest = next;
         Ok(())
     }
+}
+
+fn blobs_of(records: &SegmentRecords<'_>) -> Vec<(Lsn, Lsn)> {
+    let lists = records.iter().filter(|record| Role::of(record.pid) == Some(Role::List));
+    lists.filter_map(|list| Some((List::decode(list.payload, list.lsn).ok()?.first(), list.lsn))).collect()
 }
 
 fn exists(storage: &dyn Storage, file: FileId) -> Result<bool, Failure> {

@@ -18,13 +18,18 @@ use crate::{
 pub(super) const SEGMENT: usize = 4 << 10;
 
 pub(super) fn config(disk: &Arc<SimDisk>, mode: SegmentMode) -> Config {
+    config_of(disk, mode, 4)
+}
+
+/// With a capacity of so many segments, where the log recycles.
+pub(super) fn config_of(disk: &Arc<SimDisk>, mode: SegmentMode, segments: u64) -> Config {
     let clock = Arc::new(SimClock::new());
     ConfigBuilder::new()
         .block_bytes(512)
         .log_segment_bytes(SEGMENT)
         .store_segment_bytes(SEGMENT)
         .log_buffers(2)
-        .log_capacity(4 * SEGMENT as u64)
+        .log_capacity(segments * SEGMENT as u64)
         .checkpoint_every_bytes(SEGMENT as u64)
         .flush_every_ms(None)
         .segment_mode(mode)
@@ -44,7 +49,7 @@ fn recycling(disk: &Arc<SimDisk>) -> Log {
 }
 
 /// What the disk holds when the process dies.
-fn died(disk: &SimDisk) -> Arc<SimDisk> {
+pub(super) fn died(disk: &SimDisk) -> Arc<SimDisk> {
     Arc::new(disk.crash(&mut Chooser::process_crash()))
 }
 
@@ -109,17 +114,6 @@ fn who_holds_a_reservation_gets_an_error_instead_of_waiting_for_itself() {
     assert!(matches!(log.read(held.lsn(), held.ptr()), Err(Error::Unsupported(_))));
     held.complete().unwrap();
     log.flush().unwrap();
-}
-
-#[test]
-fn a_record_is_as_large_as_it_may_be_or_refused() {
-    let disk = Arc::new(SimDisk::new());
-    let log = linear(&disk);
-    let most = log.record_bytes_max();
-    let (lsn, ptr) = log.write(vec![7; most]).unwrap();
-    assert_eq!(log.read(lsn, ptr).unwrap().into_data(), Some(vec![7; most]));
-    let refused = log.write(vec![7; most + 1]).unwrap_err();
-    assert!(matches!(refused, Error::Io(Failure::TooLarge { .. })), "{refused}");
 }
 
 #[test]
