@@ -289,10 +289,15 @@ impl Log {
         u64::try_from(base.max(self.stable()) - self.segments.released()).unwrap_or(0)
     }
 
-    /// True if a record of so many bytes fits before anything must be released, however the
-    /// estimate errs and whatever its buffer and its segment leave unused. Takes no lock.
+    /// True if so many bytes of records fit before anything must be released, however the estimate errs and
+    /// whatever their buffers and segments leave unused: more than one record takes is cut into parts. Takes
+    /// no lock.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
-        let unused = 2 * self.geometry.segment_bytes as u64;
+        let Geometry { segment_bytes, block_bytes, .. } = self.geometry;
+        // The end of a part's block, or of a segment that has no room for the next, and a segment's header.
+        let around_a_part = (2 * block_bytes + HEADER_BYTES + PAD_BYTES_MIN) as u64;
+        let parts = bytes.div_ceil(self.max_payload()) as u64;
+        let unused = 2 * segment_bytes as u64 + parts * around_a_part;
         self.tail_bytes() + bytes as u64 + unused <= self.geometry.capacity_bytes
     }
 

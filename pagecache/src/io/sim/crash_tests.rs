@@ -244,6 +244,18 @@ fn a_full_disk_takes_what_fits_and_heals_when_it_grows() {
 }
 
 #[test]
+fn room_that_was_set_aside_is_there_when_the_disk_is_full_by_then() {
+    let disk = disk_with_log(&[1; 100]);
+    assert!(disk.allocate(LOG, 100, 100).unwrap());
+    disk.set_capacity(Some(100));
+    disk.write_at(LOG, 150, &[2; 50]).unwrap();
+    assert_eq!(disk.write_at(LOG, 150, &[2; 51]).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert!(!disk.allocate(LOG, 200, 100).unwrap());
+    disk.set_len(LOG, 100).unwrap();
+    assert_eq!(disk.write_at(LOG, 100, b"x").unwrap_err().kind(), ErrorKind::StorageFull, "it was cut off");
+}
+
+#[test]
 fn faults_strike_the_calls_they_name() {
     let io = std::io::Error::from(rustix::io::Errno::IO).kind();
     let reads = Fault::from(2).on(Operation::Read).of(LOG);

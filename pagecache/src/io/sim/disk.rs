@@ -1,6 +1,11 @@
 //! A storage in memory that knows what a crash would leave of it.
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustix::io::Errno;
 
@@ -42,6 +47,8 @@ struct Inner {
     calls: u64,
     /// Files whose last sync lied about its failure; `None` stands for the directory.
     late: BTreeSet<Option<FileId>>,
+    /// Up to where room was set aside for a file: a disk that gets full later keeps its word.
+    aside: BTreeMap<FileId, u64>,
 }
 
 impl SimDisk {
@@ -70,6 +77,7 @@ impl SimDisk {
                 locked: false,
                 calls: 0,
                 late: BTreeSet::new(),
+                aside: BTreeMap::new(),
             }),
         }
     }
@@ -327,7 +335,8 @@ impl Storage for SimDisk {
             }
             Some(effect) => return Err(refusal(effect)),
         }
-        let room = inner.room(file)?.max(inner.state.visible(file)?.len());
+        let aside = inner.aside.get(&file).copied().unwrap_or(0);
+        let room = inner.room(file)?.max(inner.state.visible(file)?.len()).max(aside);
         if end > room {
             // As a real disk does: what fits is written before the error shows.
             let fits = room.saturating_sub(offset).min(bytes.len() as u64) as usize;
@@ -346,14 +355,21 @@ impl Storage for SimDisk {
         if len > inner.room(file)? && len > inner.state.visible(file)?.len() {
             return Err(Errno::NOSPC.into());
         }
+        // What lies behind a cut goes back.
+        inner.aside.retain(|of, aside| *of != file || *aside <= len);
         inner.apply(Event::SetLen { file, len })
     }
 
     /// Room is no matter where there is no limit; where there is one, the caller has to write.
-    fn allocate(&self, file: FileId, _offset: u64, _len: u64) -> io::Result<bool> {
-        let inner = self.inner.lock();
+    fn allocate(&self, file: FileId, offset: u64, len: u64) -> io::Result<bool> {
+        let mut inner = self.inner.lock();
         inner.state.visible(file)?;
-        Ok(inner.powered && inner.plan.capacity_bytes() == u64::MAX)
+        let takes = inner.powered && inner.plan.capacity_bytes() == u64::MAX;
+        if takes {
+            let aside = inner.aside.entry(file).or_default();
+            *aside = (*aside).max(offset.saturating_add(len));
+        }
+        Ok(takes)
     }
 
     fn sync(&self, file: FileId, reason: SyncReason) -> io::Result<()> {
@@ -382,6 +398,7 @@ impl Storage for SimDisk {
     fn remove(&self, file: FileId) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.admit_whole(Operation::Remove, file)?;
+        inner.aside.remove(&file);
         inner.apply(Event::Remove(file))
     }
 
