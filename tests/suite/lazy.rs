@@ -188,3 +188,27 @@ fn what_the_tail_says_of_pages_that_nobody_asks_for_is_kept() {
     pages.close().unwrap();
     check(&open(&after), "closed");
 }
+
+/// New ids in the map page in which the table ended at open: it once was folded before it had been read.
+#[test]
+fn new_pages_beside_old_ones_that_nobody_asked_for_lose_none_of_them() {
+    const OLD: usize = SPAN + 100;
+    const NEW: usize = 150;
+    let disk = Arc::new(SimDisk::new());
+    let pages = filled(&disk, OLD);
+    pages.checkpoint().unwrap();
+    drop(pages);
+    let pages = open(&disk);
+    for pid in OLD..OLD + NEW {
+        let guard = pin();
+        assert_eq!(pages.allocate(&guard).unwrap(), pid);
+        pages.replace(pid, PagePtr::allocated(), format!("{pid}."), &guard).unwrap();
+    }
+    // So many changes that the group is folded at once.
+    pages.checkpoint().unwrap();
+    drop(pages);
+    let pages = open(&disk);
+    for pid in 0..OLD + NEW {
+        assert_eq!(text(&pages, pid), Ok(Some(format!("{pid}."))), "page {pid}");
+    }
+}

@@ -29,7 +29,7 @@ use self::runs::OpenRuns;
 
 use crate::{
     cache::{Cache, Prefix},
-    error::Failure,
+    error::{Failure, Poison},
     format::{
         codec,
         superblock::{DirectoryRef, SALTS_MAX, Superblock},
@@ -117,6 +117,7 @@ impl Checkpointer {
     ) -> Result<(), Failure> {
         let mut state = self.state.lock();
         cache.poison.check()?;
+        let _unwinding = PoisonOnPanic { poison: &cache.poison, since_before: std::thread::panicking() };
         // What a checkpoint supersedes is free only behind it. Where there is no room for all of it
         // beside all that it replaces, it is several.
         let mut dirty = match purpose {
@@ -265,6 +266,24 @@ impl State {
             cache.store.release_under(addr, prefix.mark);
         }
         Ok(())
+    }
+}
+
+/// A panic in a checkpoint may have lost what was to be part of it: nothing is written after it, and the log keeps
+/// all that a later open needs.
+struct PoisonOnPanic<'p> {
+    poison: &'p Poison,
+    /// The thread was unwinding before.
+    since_before: bool,
+}
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.since_before {
+            let _ = self.poison.set(Failure::Misuse {
+                what: "a checkpoint panicked; please report it, and open the store anew",
+            });
+        }
     }
 }
 

@@ -120,7 +120,13 @@ fn load_changed<M: Materializer>(
         pages.extend(cache.changed_pages(number, &table)?);
     }
     let first = |page: &u8| ((number * GROUP_SPAN + u64::from(*page)) * MAP_SPAN) as PageId;
-    pages.iter().try_for_each(|page| cache.load(first(page)))
+    pages.iter().try_for_each(|page| cache.load(first(page)))?;
+    // The map page in which the table ended at open: new ids in it count as loaded, and may change before anybody
+    // has asked for the old ones beside them.
+    match cache.pages.spans.bound().checked_sub(1) {
+        Some(last) if last as u64 / MAP_SPAN / GROUP_SPAN == number => cache.load(last),
+        _ => Ok(()),
+    }
 }
 
 /// Writes the changed parts of the table and the directory, and syncs them with the images they name.
