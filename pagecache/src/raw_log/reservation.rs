@@ -40,7 +40,9 @@ impl<'l> Reservation<'l> {
     pub fn complete(self) -> Result<(Lsn, DiskPtr), ()> {
         let place = (self.lsn(), self.ptr);
         // A release that comes after the record must find the blob among those that stay.
-        self.blob.map(OpenBlob::complete);
+        if let Some(blob) = self.blob {
+            blob.complete();
+        }
         self.inner.complete();
         self.log.check()?;
         Ok(place)
