@@ -9,7 +9,7 @@
 use super::{
     PageCache,
     admission::Admission,
-    install::{Outcome, frag_of},
+    install::Outcome,
     page_ptr::{Key, PagePtr},
 };
 use crate::{
@@ -40,8 +40,9 @@ where
         self.shared.cache.poison.check()?;
         let bytes = ENTRY_HEADER_BYTES + len;
         self.shared.check_change(bytes)?;
-        let admission =
-            Admission { mem: self.shared.cache.charge_of(frag_of(body)), log: bytes, optional: false };
+        // Room in memory is made afterwards: before, it could drive the page out whose key was just read, again at
+        // each try.
+        let admission = Admission { mem: 0, log: bytes, optional: false };
         let (mut key, mut tries) = (*key, 0);
         loop {
             let mut batch = self.begin_alone(admission)?;
