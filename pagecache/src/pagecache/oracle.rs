@@ -95,7 +95,10 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
                 what: format!("the value to recover is {wanted:?}, and {found:?} when it is read anew"),
             });
         }
-        if !self.cache.changes.lock().is_empty() {
+        // To be short of memory makes either take a page that the log's tail frees for free in its durable form
+        // too, before the other does.
+        let has_moved = |cache: &Cache<M>| !cache.changes.lock().is_empty();
+        if has_moved(&self.cache) || has_moved(&again.cache) {
             return Ok(Verified::Contents);
         }
         // Nothing moved since the last checkpoint: the table on disk is the one in memory, but for ids that
