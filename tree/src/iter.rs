@@ -7,12 +7,12 @@
 
 use std::{fmt, ops::Bound};
 
-use pagecache::mem::Lent;
+use pagecache::{PageId, mem::Lent};
 
 use crate::{
     IVec, Result,
     node::{Apart, Node},
-    ops::{Core, Leaf},
+    ops::{Core, Leaf, Part},
 };
 
 /// Keys from `low` on, below `high` if there is one.
@@ -65,7 +65,16 @@ struct Stretch {
     loan: Loan,
     /// False if every value of the leaf is in it, as is usual.
     may_hold_apart: bool,
+    /// The leaf behind this one, and how far it was asked for. Only going up.
+    ahead: Option<(PageId, Part)>,
+    /// The next part is asked for when this record is reached.
+    ask_at: usize,
 }
+
+/// Records before the end of a leaf at which a part of the next is asked for, and records between two parts at
+/// least: a wait for memory takes about as long as two records.
+const ASK_BEFORE: [(Part, usize); 3] = [(Part::Entry, 9), (Part::Newest, 6), (Part::Base, 3)];
+const ASK_APART: usize = 2;
 
 /// What of an entry is of interest.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,7 +99,30 @@ impl Stretch {
         let to = to.max(from);
         let loan = if to - from > 1 { Loan::Unasked } else { Loan::Refused };
         let may_hold_apart = leaf.may_hold_apart();
-        Stretch { leaf, from, to, loan, may_hold_apart }
+        Stretch { leaf, from, to, loan, may_hold_apart, ahead: None, ask_at: usize::MAX }
+    }
+
+    /// Will ask for the leaf behind this one, if the range goes on in it.
+    fn asking_ahead(mut self, range: &Range) -> Stretch {
+        let goes_on =
+            self.leaf.high().is_some_and(|end| range.high.as_ref().is_none_or(|high| **high > *end));
+        if goes_on && let Some(next) = self.leaf.next() {
+            let (part, before) = ASK_BEFORE[0];
+            self.ahead = Some((next, part));
+            self.ask_at = self.to.saturating_sub(before);
+        }
+        self
+    }
+
+    #[inline(never)]
+    fn ask_ahead(&mut self, core: &Core) {
+        let Some((next, part)) = self.ahead.take() else { return };
+        core.prefetch_part(next, part);
+        self.ask_at = usize::MAX;
+        if let Some((part, before)) = ASK_BEFORE.iter().skip_while(|(other, _)| *other != part).nth(1) {
+            self.ahead = Some((next, *part));
+            self.ask_at = (self.from + ASK_APART).max(self.to.saturating_sub(*before));
+        }
     }
 
     /// True if there are records left, all of them with their values in the leaf.
@@ -214,9 +246,10 @@ impl Iter {
         if self.range.is_empty() {
             return Ok(false);
         }
-        let leaf = self.core.leaf_at(&self.range.low)?;
+        let near = self.front.as_ref().and_then(|front| front.leaf.next());
+        let leaf = self.core.leaf_at(&self.range.low, near)?;
         self.core.pages.keep_within_capacity();
-        let stretch = Stretch::within(leaf, &self.range);
+        let stretch = Stretch::within(leaf, &self.range).asking_ahead(&self.range);
         match stretch.leaf.high() {
             Some(high) => self.range.low = IVec::from(high),
             // Nothing lies beyond the last leaf.
@@ -291,6 +324,9 @@ impl Iterator for Iter {
         // Nearly every record of a scan comes this way; the other takes a third longer.
         if let Some(front) = self.front.as_mut().filter(|front| front.is_plain()) {
             front.from += 1;
+            if front.from > front.ask_at {
+                front.ask_ahead(&self.core);
+            }
             return Some(Ok(front.entry(front.from - 1, &self.core)));
         }
         self.step(Iter::try_next)

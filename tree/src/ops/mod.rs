@@ -28,7 +28,7 @@ use pagecache::{Failure, PageCache, PageId, PageView, mem::PageMemory};
 pub(crate) use self::{
     apart::{INLINE_BYTES_MAX, Looked},
     tidier::{DEPTH_END, Tended},
-    walk::Leaf,
+    walk::{Leaf, Part},
     write::Decision,
 };
 use crate::{

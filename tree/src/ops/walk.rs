@@ -9,12 +9,20 @@ use crate::node::{Frag, Node};
 /// A leaf as it was at one moment; it stays as it is for as long as it is held.
 pub(crate) type Leaf = Node;
 
+/// What a processor fetches of a page, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Entry,
+    Newest,
+    Base,
+}
+
 impl Core {
-    /// The leaf that covers `key`.
-    pub(crate) fn leaf_at(&self, key: &[u8]) -> Result<Leaf, Failure> {
+    /// The leaf that covers `key`: probably the page `near`, if one is named.
+    pub(crate) fn leaf_at(&self, key: &[u8], near: Option<PageId>) -> Result<Leaf, Failure> {
         let guard = pin();
         for _ in 0..DESCENTS_MAX {
-            let leaf = self.leaf(key, &guard)?;
+            let leaf = self.leaf_from(near.unwrap_or(self.root), key, &guard)?;
             // What the descent has looked at is what the view shows, unless a batch ended in between.
             if let Some(Frag::Node(node)) = leaf.page.settled()
                 && (leaf.page.is_final() || (node.is_leaf() && node.covers(key)))
@@ -29,6 +37,19 @@ impl Core {
             }
         }
         Err(self.damaged(self.root, "a leaf never stands still"))
+    }
+
+    /// Asks for a part of a page that will be wanted before long: each part is one wait for memory further.
+    pub(crate) fn prefetch_part(&self, pid: PageId, part: Part) {
+        match part {
+            Part::Entry => self.pages.prefetch_entry(pid),
+            Part::Newest => self.pages.prefetch_newest(pid, &pin()),
+            Part::Base => {
+                if let Some(Frag::Node(node)) = self.pages.peek_base(pid, &pin()) {
+                    node.prefetch_front();
+                }
+            }
+        }
     }
 
     /// The leaf that covers the keys just below `bound`; the last one if there is no bound. `None` if
@@ -79,11 +100,11 @@ impl Core {
     /// How many keys there are, leaf by leaf; keys that come and go meanwhile may be counted or not.
     pub(crate) fn count(&self) -> Result<usize, Failure> {
         let mut count = 0;
-        let mut leaf = self.leaf_at(&[])?;
+        let mut leaf = self.leaf_at(&[], None)?;
         loop {
             count += leaf.len();
             let Some(high) = leaf.high() else { return Ok(count) };
-            leaf = self.leaf_at(high)?;
+            leaf = self.leaf_at(high, leaf.next())?;
             self.pages.keep_within_capacity();
         }
     }
