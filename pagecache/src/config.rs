@@ -401,9 +401,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// The log's tail, which an open after a crash reads, grows to two and a half times as many bytes; then a
+    /// The log's tail, which an open after a crash reads, grows to four times as many bytes; then a
     /// checkpoint in the background takes half as many off it. A tail has three quarters of `log_capacity` at
-    /// most. Default: 24 MiB. May change at each open.
+    /// most; writers that outrun the checkpoint slow down before the log is full. Default: 24 MiB. May change at each open.
     ///
     /// A page is written back when its oldest change is about to leave the tail, so a longer one gathers more
     /// changes of a page for each time that it is written.

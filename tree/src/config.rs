@@ -188,7 +188,7 @@ impl Config {
 
     /// Opens the database, or makes it.
     ///
-    /// Takes time proportional to the log that pages still lack, about two and a half times
+    /// Takes time proportional to the log that pages still lack, about four times
     /// `checkpoint_every_bytes` of it; after a clean close nothing is replayed or written.
     ///
     /// # Errors

@@ -115,8 +115,23 @@ impl Checkpointer {
         recovery: &Recovery<M::Recovery>,
         purpose: Purpose,
     ) -> Result<(), Failure> {
+        self.run_if(|| true, cache, log, recovery, purpose)
+    }
+
+    /// As [`Checkpointer::run`], unless the one that it waited for did what is wanted.
+    pub(crate) fn run_if<M: Materializer>(
+        &self,
+        is_wanted: impl FnOnce() -> bool,
+        cache: &Cache<M>,
+        log: &Log,
+        recovery: &Recovery<M::Recovery>,
+        purpose: Purpose,
+    ) -> Result<(), Failure> {
         let mut state = self.state.lock();
         cache.poison.check()?;
+        if !is_wanted() {
+            return Ok(());
+        }
         let _unwinding = PoisonOnPanic { poison: &cache.poison, since_before: std::thread::panicking() };
         // What a checkpoint supersedes is free only behind it. Where there is no room for all of it
         // beside all that it replaces, it is several.
@@ -135,8 +150,9 @@ impl Checkpointer {
         }
         state.publish(cache, log, recovery, purpose)?;
         match purpose {
-            Purpose::Shorten | Purpose::Trim(_) => state.make_room(cache, log, recovery),
-            Purpose::Close | Purpose::Release => Ok(()),
+            Purpose::Shorten => state.make_room(cache, log, recovery),
+            // The log is what it was for; the file's room is for its own steps.
+            Purpose::Trim(_) | Purpose::Close | Purpose::Release => Ok(()),
         }
     }
 
@@ -204,9 +220,15 @@ impl State {
         recovery: &Recovery<M::Recovery>,
         purpose: Purpose,
     ) -> Result<(), Failure> {
-        let watermark = log.watermark()?;
-        let oldest_run = self.runs.oldest();
-        let oldest_dirty = oldest_dirty(cache);
+        let bounds = match purpose {
+            // It need not let go of any log: what the last checkpoint needed is there.
+            Purpose::Release => Bounds::as_before(self.superblock.replay_from),
+            _ => {
+                // In this order (CKPT-1).
+                let (watermark, oldest_run) = (log.watermark()?, self.runs.oldest());
+                Bounds { watermark, oldest_run, oldest_dirty: oldest_dirty(cache) }
+            }
+        };
         let (folds, is_directory_wanted) = table::plan(cache)?;
         let mut prefix = {
             let mut changes = cache.changes.lock();
@@ -214,8 +236,8 @@ impl State {
             changes.take_prefix(&cache.pages, mark, live, folds)
         };
         prefix.directory |= is_directory_wanted;
-        let replay_from = watermark.min(oldest_run).min(oldest_dirty);
-        let clean = purpose == Purpose::Close && oldest_dirty == ALL_DURABLE && log.next_lsn() == watermark;
+        let replay_from = bounds.replay_from();
+        let clean = purpose == Purpose::Close && bounds.end_at(log.next_lsn());
         let nothing_new = prefix.groups.is_empty()
             && !prefix.directory
             && (replay_from == self.superblock.replay_from || purpose == Purpose::Release);
@@ -266,6 +288,33 @@ impl State {
             cache.store.release_under(addr, prefix.mark);
         }
         Ok(())
+    }
+}
+
+/// What bounds the position from which on an open replays.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// W: all below is installed.
+    watermark: Lsn,
+    /// F: the first record of a run under way.
+    oldest_run: Lsn,
+    /// D: the oldest change that a durable form lacks.
+    oldest_dirty: Lsn,
+}
+
+impl Bounds {
+    /// An open replays from where it would have before: more than it must, and nothing is missing.
+    fn as_before(replay_from: Lsn) -> Bounds {
+        Bounds { watermark: replay_from, oldest_run: replay_from, oldest_dirty: replay_from }
+    }
+
+    fn replay_from(self) -> Lsn {
+        self.watermark.min(self.oldest_run).min(self.oldest_dirty)
+    }
+
+    /// True if nothing is left to replay in a log that ends at `end`.
+    fn end_at(self, end: Lsn) -> bool {
+        self.oldest_dirty == ALL_DURABLE && self.watermark == end
     }
 }
 

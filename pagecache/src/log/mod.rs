@@ -301,6 +301,11 @@ impl Log {
         self.tail_bytes() + bytes as u64 + unused <= self.geometry.capacity_bytes
     }
 
+    /// True if the next segment has a place.
+    pub(crate) fn has_free_segment(&self) -> bool {
+        self.segments.has_free()
+    }
+
     /// How long the log's file may become, in bytes.
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.geometry.capacity_bytes

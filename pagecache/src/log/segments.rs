@@ -255,6 +255,12 @@ impl Segments {
         self.released.load(Relaxed).cast_signed()
     }
 
+    /// True if there is a free slot, or one can be made.
+    pub(super) fn has_free(&self) -> bool {
+        let slots = self.state.lock();
+        !slots.free.is_empty() || slots.written < self.slots_max
+    }
+
     /// Bytes of the slots written so far.
     pub(super) fn file_bytes(&self) -> u64 {
         self.state.lock().written * self.segment_bytes

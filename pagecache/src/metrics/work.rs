@@ -40,6 +40,8 @@ pub enum Work {
     Flush,
     /// A checkpoint, and what it cleaned.
     Checkpoint,
+    /// A pause of a writer, because checkpoints fall behind.
+    Pause,
     /// A read of the `log` file.
     LogRead,
     /// A write to the `log` file.
@@ -82,6 +84,7 @@ impl Measured for Work {
         ("moved bytes", Unit::Bytes),
         ("flush", Unit::Time),
         ("checkpoint", Unit::Time),
+        ("pause", Unit::Time),
         ("log read", Unit::Time),
         ("log write", Unit::Time),
         ("log write, durable", Unit::Time),

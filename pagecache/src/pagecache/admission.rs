@@ -64,7 +64,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         // Now, while the batch holds nothing: pages with pending changes are not written back, so a
         // checkpoint later might release nothing.
         if !self.log.has_room_for(promised) {
-            self.checkpoint()?;
+            self.make_room_in_log(|| self.log.has_room_for(promised))?;
         }
         Ok(admitted)
     }

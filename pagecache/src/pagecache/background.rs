@@ -2,7 +2,8 @@
 //! garbage in the pages moved together.
 //!
 //! Garbage is moved for the sake of a shorter file only while little is written: most of what a busy store would
-//! move is superseded before long. What keeps the file within its limit then is the checkpoints and the writers.
+//! move is superseded before long. Then it is only kept within its limit, a step at a time, so that a checkpoint
+//! that writers wait for comes first.
 //!
 //! One job, called in steps. An idle store's steps touch nothing but memory. A panic in a step
 //! poisons the store, so that nobody waits for work that will not come.
@@ -100,8 +101,10 @@ fn step<M: Materializer + Send + Sync + 'static>(shared: &Shared<M>, past: &mut 
         past.last_flush = now;
         let _ = shared.log.flush();
     }
-    if !past.is_busy(now, shared.log.next_lsn()) && matches!(shared.clean(), Ok(Cleaned::Some)) {
-        return Next::After(PAUSE);
+    let is_busy = past.is_busy(now, shared.log.next_lsn());
+    let has_room = shared.cache.store.note_room();
+    if (!is_busy || !has_room) && matches!(shared.clean(), Ok(Cleaned::Some)) {
+        return if has_room { Next::After(PAUSE) } else { Next::Again };
     }
     Next::After(shared.flush_every.unwrap_or(LOOK_EVERY_MAX).min(LOOK_EVERY_MAX))
 }

@@ -1,19 +1,29 @@
 //! What checkpoints keep of the log, seen from inside.
 
+use std::sync::Arc;
+
 use super::{PageCache, Verdict};
-use crate::{Admission, ConfigBuilder, PageId, PagePtr, Strings, checkpoint::Purpose, ids::Lsn, pin};
+use crate::{
+    Admission, ConfigBuilder, PageId, PagePtr, Strings,
+    checkpoint::Purpose,
+    ids::Lsn,
+    io::sim::{SimClock, SimSpawner},
+    pin,
+};
 
 type Pages = PageCache<Strings, String, ()>;
 
 fn open() -> Pages {
-    let config = ConfigBuilder::new()
+    PageCache::start(small().build()).expect("a new store opens")
+}
+
+fn small() -> ConfigBuilder {
+    ConfigBuilder::new()
         .temporary(true)
         .log_segment_bytes(64 << 10)
         .log_capacity(1 << 20)
         .checkpoint_every_bytes(512 << 10)
         .flush_every_ms(None)
-        .build();
-    PageCache::start(config).expect("a new store opens")
 }
 
 fn page(pages: &Pages) -> PageId {
@@ -96,4 +106,50 @@ fn a_checkpoint_that_trims_the_log_writes_the_pages_that_hold_it_up_and_no_other
     assert_eq!(trim(second), second, "T is where the page that was not written was changed");
     assert!(!dirty(old) && dirty(young), "the newer change of the old page went with its oldest");
     assert!(trim(second + 1) > second && !dirty(young));
+}
+
+/// A writer that found the log full wrote back every dirty page of the store, for seconds.
+#[test]
+fn who_finds_the_log_full_writes_no_more_than_the_pages_that_hold_it_up() {
+    let spawner = SimSpawner::new(Arc::new(SimClock::new()));
+    let pages: Pages =
+        PageCache::start(small().spawner(Arc::new(spawner)).build()).expect("a new store opens");
+    let pids: Vec<PageId> = (0..100).map(|_| page(&pages)).collect();
+    replay_from(&pages);
+    let released = pages.shared.log.released();
+    let mut changed = 0;
+    for pid in pids.iter().copied().cycle() {
+        let guard = pin();
+        let (_, key) = pages.get(pid, &guard).unwrap().unwrap();
+        pages.link(pid, key, "x".repeat(16 << 10), &guard).expect("nobody else writes");
+        if pages.shared.log.released() != released {
+            break;
+        }
+        changed += 1;
+    }
+    assert!((40..100).contains(&changed), "{changed} changes of 16 KiB fill a log of a mebibyte");
+    let dirty = pages.shared.cache.pages.dirty_count();
+    assert!(dirty > changed / 4, "of {changed} pages {dirty} are left for later");
+    pages.checkpoint().expect("the disk is well");
+    assert_eq!(pages.shared.cache.pages.dirty_count(), 0);
+}
+
+#[test]
+fn who_waited_for_a_checkpoint_that_made_room_takes_none() {
+    let pages = open();
+    let pid = page(&pages);
+    let shared = &pages.shared;
+    let run_if = |wanted| {
+        let done = shared.checkpointer.run_if(
+            || wanted,
+            &shared.cache,
+            &shared.log,
+            &shared.recovery,
+            Purpose::Shorten,
+        );
+        done.expect("the disk is well");
+        shared.cache.lacking(pid, &pin()).1
+    };
+    assert!(run_if(false), "the page was written back");
+    assert!(!run_if(true));
 }

@@ -11,6 +11,7 @@ mod install;
 mod large;
 mod oracle;
 mod owners;
+mod pace;
 mod page_ptr;
 mod read;
 mod run;

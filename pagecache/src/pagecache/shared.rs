@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{oracle, owners::MemoryOwners};
+use super::{
+    oracle,
+    owners::MemoryOwners,
+    pace::{Marks, Pace},
+};
 use crate::{
     cache::Cache,
     checkpoint::{
@@ -36,8 +40,10 @@ const VALUE_TRIES_MAX: u32 = 5_000;
 /// The log's tail becomes so much longer than `checkpoint_every_bytes`, in percent, and each checkpoint of the
 /// background takes this part of those off it: only pages whose oldest change lies there are written, so each gathers changes
 /// for as long as the log may hold them.
-const TAIL_PERCENT: u64 = 250;
+const TAIL_PERCENT: u64 = 400;
 const TAIL_STEP_DIVISOR: u64 = 2;
+/// Segments of the log that writers would rather not use up.
+const PACE_SEGMENTS: u64 = 4;
 
 /// Rounds of emptying segments when the file is made compact: each moves an eighth of what is alive,
 /// at least, until few are left.
@@ -73,6 +79,8 @@ pub(crate) struct Shared<M: Materializer> {
     /// shortens it.
     tail_max: i64,
     tail_step: i64,
+    pace: Pace,
+    pace_marks: Marks,
     published_salt: Mutex<Option<u64>>,
     pub(super) storage: Arc<dyn Storage>,
     memory: PageMemory,
@@ -135,6 +143,9 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         opened.cache.metrics = metrics;
         let settings = &config.inner;
         let (tail_max, tail_step) = tail_of(settings.checkpoint_every_bytes, settings.log_capacity);
+        // The end of the file is taken a segment at a time, one of which may be made ahead of need.
+        let pace_full =
+            settings.log_capacity.saturating_sub(PACE_SEGMENTS * settings.log_segment_bytes as u64);
         let replay_from = opened.checkpointer.replay_from();
         let shared = Arc::new(Shared {
             cache: opened.cache,
@@ -158,6 +169,8 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             admitted_log_bytes: AtomicUsize::new(0),
             tail_max,
             tail_step,
+            pace: Pace::default(),
+            pace_marks: Marks::new(tail_max.unsigned_abs(), pace_full),
             published_salt: Mutex::new(opened.salt),
             storage,
             memory: config.page_memory().clone(),
@@ -218,19 +231,35 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     }
 
     pub(crate) fn checkpoint(&self) -> Result<(), Failure> {
-        self.checkpoint_for(Purpose::Shorten)
+        self.checkpoint_for(Purpose::Shorten, || true)
     }
 
     /// Takes the checkpoint that was asked for in the background.
     pub(crate) fn trim_log(&self) -> Result<(), Failure> {
-        let kept = self.tail_max - self.tail_step;
-        self.checkpoint_for(Purpose::Trim(self.log.next_lsn().saturating_sub(kept)))
+        self.checkpoint_for(self.trim(), || true)
     }
 
-    fn checkpoint_for(&self, purpose: Purpose) -> Result<(), Failure> {
+    /// For who finds no room for so many bytes in the log: waits for a checkpoint that runs, or takes one.
+    pub(super) fn make_room_in_log(&self, has_room: impl Fn() -> bool) -> Result<(), Failure> {
+        for purpose in [self.trim(), Purpose::Shorten] {
+            self.checkpoint_for(purpose, || !has_room())?;
+            if has_room() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn trim(&self) -> Purpose {
+        let kept = self.tail_max - self.tail_step;
+        Purpose::Trim(self.log.next_lsn().saturating_sub(kept))
+    }
+
+    /// Takes a checkpoint, if it is `wanted` once others that run are at their end.
+    fn checkpoint_for(&self, purpose: Purpose, wanted: impl Fn() -> bool) -> Result<(), Failure> {
         self.checkpoint_wanted.store(false, Ordering::Relaxed);
         let timing = self.cache.metrics.time(Work::Checkpoint);
-        let outcome = self.checkpointer.run(&self.cache, &self.log, &self.recovery, purpose);
+        let outcome = self.checkpointer.run_if(wanted, &self.cache, &self.log, &self.recovery, purpose);
         drop(timing);
         // After a failure too: the next try waits for as many bytes, or for a writer without room.
         let full = self.log.released().saturating_add(self.tail_max);
@@ -287,6 +316,24 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         let _ = self.log.help();
         self.make_room_to_write();
         self.keep_within_room();
+        // Relaxed: a stale value pauses a change early or late.
+        if self.checkpoint_wanted.load(Ordering::Relaxed) {
+            self.keep_pace();
+        }
+    }
+
+    /// Pauses if checkpoints fall behind (PACE-1).
+    #[cold]
+    fn keep_pace(&self) {
+        // On one thread there is nobody to wait for.
+        if self.spawner.is_inline() {
+            return;
+        }
+        let pause = self.pace.pause(self.pace_marks, self.log.next_lsn(), self.log.tail_bytes());
+        if let Some(pause) = pause {
+            let _timing = self.cache.metrics.time(Work::Pause);
+            std::thread::sleep(pause);
+        }
     }
 
     #[cold]
@@ -379,7 +426,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         }
         // Closes the last buffer, so that the checkpoint's watermark is where the log ends.
         self.log.flush()?;
-        self.checkpoint_for(Purpose::Close)?;
+        self.checkpoint_for(Purpose::Close, || true)?;
         self.compact_pages(Purpose::Close)?;
         self.log.trim()
     }
@@ -399,7 +446,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
                     break;
                 }
                 self.cache.empty_segments(&segments)?;
-                self.checkpoint_for(purpose)?;
+                self.checkpoint_for(purpose, || true)?;
             }
             Ok(())
         })
@@ -435,7 +482,7 @@ impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
     }
 
     fn truncate(&self) -> Result<(), Failure> {
-        self.checkpoint()
+        self.make_room_in_log(|| self.log.has_free_segment())
     }
 
     fn has_work(&self) {
@@ -449,9 +496,9 @@ mod tests {
 
     #[test]
     fn a_tail_is_longer_than_the_interval_and_leaves_a_quarter_of_the_log() {
-        assert_eq!(tail_of(24 << 20, 128 << 20), (60 << 20, 12 << 20));
+        assert_eq!(tail_of(24 << 20, 256 << 20), (96 << 20, 12 << 20));
         assert_eq!(tail_of(60 << 20, 128 << 20), (96 << 20, 30 << 20));
         assert_eq!(tail_of(96 << 20, 128 << 20), (96 << 20, 48 << 20));
-        assert_eq!(tail_of(1, 128 << 20), (2, 1));
+        assert_eq!(tail_of(1, 128 << 20), (4, 1));
     }
 }

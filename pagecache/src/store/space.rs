@@ -19,9 +19,9 @@ use super::{Store, segments::SealedSegment};
 use crate::sync::Ordering;
 
 /// What the file may be in the long run, in percent of its live bytes.
-const TARGET_PERCENT: u64 = 130;
+const TARGET_PERCENT: u64 = 128;
 /// What it may be at any time.
-const LIMIT_PERCENT: u64 = 134;
+const LIMIT_PERCENT: u64 = 129;
 /// Segments that come on top of the target, those being filled, and on top of the limit.
 const TARGET_SEGMENTS: u64 = 2;
 const LIMIT_SEGMENTS: u64 = 3;
