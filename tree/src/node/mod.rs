@@ -281,20 +281,21 @@ impl Node {
     }
 
     /// Asks for the lines that a search begins with, header, fences and heads, all at once: one wait
-    /// for memory in place of three.
+    /// for memory in place of three. So many hold the heads of a leaf of a hundred records.
     #[inline]
     pub(crate) fn prefetch_front(&self) {
-        const LINES: usize = 5;
+        const LINES: usize = 8;
         for line in 0..LINES {
             prefetch_read(self.bytes.as_ptr().wrapping_add(line * 64));
         }
     }
 
-    /// Asks for the records from `from` on that a short range reads, all at once.
+    /// Asks for the records from `from` on that a short range reads, all at once, or as many as a processor asks
+    /// for side by side; it goes on by itself from there.
     #[inline]
     pub(crate) fn prefetch_records(&self, from: usize, to: usize) {
         const RECORDS: usize = 10;
-        const LINES_MAX: usize = 32;
+        const LINES_MAX: usize = 16;
         let view = self.view();
         let (from, to) = (view.start(from), view.start(to.min(from + RECORDS)));
         let records = view.records().as_ptr();
