@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+mod belongs;
 mod concurrent;
 mod copies;
 mod counts;

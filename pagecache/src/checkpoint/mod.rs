@@ -35,7 +35,7 @@ use crate::{
         superblock::{DirectoryRef, SALTS_MAX, Superblock},
     },
     ids::{Lsn, PageId},
-    log::Log,
+    log::{Begun, Log, tail::Tail},
     materializer::Materializer,
     page::chain::ALL_DURABLE,
     reclaim::pin,
@@ -156,27 +156,35 @@ impl Checkpointer {
         }
     }
 
-    /// Publishes a fresh salt that is valid from `from` on, and returns it. Called before the first
-    /// append after an open.
-    pub(crate) fn begin_epoch(&self, from: Lsn, stable: Lsn) -> Result<u64, Failure> {
-        let mut state = self.state.lock();
-        let salt = self.salts.salt(state.superblock.generation + 1);
-        let mut next = state.superblock.clone();
-        if !add_salt(&mut next, from, salt) {
+    /// A salt that was not used before, for which the superblock has room.
+    pub(crate) fn fresh_salt(&self) -> Result<u64, Failure> {
+        if !self.has_room_for_salt() {
             return Err(Failure::Misuse { what: "the list of salts is full: a checkpoint must come first" });
         }
-        next.stable = next.stable.max(stable);
-        next.clean = false;
-        state.publisher.publish(&mut next)?;
-        state.superblock = next;
+        Ok(self.salts.salt(self.state.lock().superblock.generation + 1))
+    }
+
+    /// Publishes that all of the tail is durable, and a fresh salt from its end on, which is returned.
+    fn acknowledge(&self, tail: &Tail) -> Result<u64, Failure> {
+        let salt = self.fresh_salt()?;
+        self.state.lock().change(|next| acknowledge(next, tail, salt))?;
         Ok(salt)
+    }
+
+    /// Publishes the newest superblock once more, unless this process has published one.
+    pub(crate) fn settle(&self) -> Result<(), Failure> {
+        let mut state = self.state.lock();
+        if state.publisher.is_proven() { Ok(()) } else { state.change(|_| ()) }
+    }
+
+    /// Publishes the epoch of the first append after an open.
+    pub(crate) fn begin_epoch(&self, begun: &Begun, stable: Lsn) -> Result<(), Failure> {
+        self.state.lock().change(|next| begin_epoch(next, begun, stable))
     }
 
     /// True if another salt fits the superblock.
     pub(crate) fn has_room_for_salt(&self) -> bool {
-        let mut superblock = self.state.lock().superblock.clone();
-        forget_salts(&mut superblock);
-        superblock.salts.len() < SALTS_MAX
+        has_room_for_salt(&self.state.lock().superblock)
     }
 
     /// True if the newest checkpoint is that of a close, and nothing was appended since.
@@ -190,17 +198,43 @@ impl Checkpointer {
     }
 }
 
-/// Lists `salt` as valid from `from` on; false if the list is full.
-pub(crate) fn add_salt(superblock: &mut Superblock, from: Lsn, salt: u64) -> bool {
-    forget_salts(superblock);
-    if superblock.salts.len() >= SALTS_MAX {
-        return false;
+/// Says that all of the log's tail is durable, and followed by what has `salt`. There is room for a salt.
+pub(crate) fn acknowledge(superblock: &mut Superblock, tail: &Tail, salt: u64) {
+    add_salt(superblock, tail.end(), salt);
+    superblock.stable = superblock.stable.max(tail.end());
+    superblock.clean = false;
+    superblock.log_bytes = superblock.log_bytes.max(tail.file_bytes());
+    if !tail.holds(superblock.log_begun) {
+        // It may be written over from now on.
+        superblock.log_begun = 0;
     }
+}
+
+/// Says that an epoch has begun. There is room for its salt, or it is listed.
+pub(crate) fn begin_epoch(superblock: &mut Superblock, begun: &Begun, stable: Lsn) {
+    if superblock.salts.last().is_none_or(|(_, salt)| *salt != begun.salt) {
+        add_salt(superblock, begun.first, begun.salt);
+    }
+    superblock.stable = superblock.stable.max(stable);
+    superblock.clean = false;
+    superblock.log_bytes = superblock.log_bytes.max(begun.file_bytes);
+    superblock.log_begun = begun.first;
+}
+
+/// Lists `salt` as valid from `from` on.
+fn add_salt(superblock: &mut Superblock, from: Lsn, salt: u64) {
+    forget_salts(superblock);
     // An epoch that was to begin at or beyond `from` left no record: this one takes its place, or
     // what is written now would be looked for under the other's salt.
     superblock.salts.retain(|(other, _)| *other < from);
     superblock.salts.push((from, salt));
-    true
+}
+
+/// True if another salt fits.
+pub(crate) fn has_room_for_salt(superblock: &Superblock) -> bool {
+    let from = superblock.replay_from;
+    let forgotten = superblock.salts.iter().skip(1).filter(|(first, _)| *first <= from).count();
+    superblock.salts.len() - forgotten < SALTS_MAX
 }
 
 /// Drops salts that no record at or above the replay position was written under.
@@ -209,9 +243,21 @@ pub(crate) fn forget_salts(superblock: &mut Superblock) {
     while superblock.salts.len() > 1 && superblock.salts[1].0 <= from {
         superblock.salts.remove(0);
     }
+    if superblock.salts.first().is_none_or(|(first, _)| *first > superblock.log_begun) {
+        // Nothing of that epoch is needed, and its segment is not known any more.
+        superblock.log_begun = 0;
+    }
 }
 
 impl State {
+    fn change(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<(), Failure> {
+        let mut next = self.superblock.clone();
+        change(&mut next);
+        self.publisher.publish(&mut next)?;
+        self.superblock = next;
+        Ok(())
+    }
+
     /// Makes the changes up to now durable, and frees what they superseded.
     fn publish<M: Materializer>(
         &mut self,
@@ -279,6 +325,11 @@ impl State {
         next.replay_from = replay_from;
         next.stable = log.stable();
         next.clean = clean;
+        // A close cuts the log.
+        (next.log_bytes, next.log_begun) = match clean {
+            true => (0, 0),
+            false => (next.log_bytes.max(log.durable_bytes()), next.log_begun),
+        };
         next.directory = Some(DirectoryRef { addr: new.directory.addr, crc: new.directory.crc });
         forget_salts(&mut next);
         self.publisher.publish(&mut next)?;

@@ -31,7 +31,7 @@ use crate::{
     io::{FileId, Storage, SyncReason},
     log::{
         Geometry, Log, Position,
-        tail::{self, Tail},
+        tail::{self, SegmentRecords, Tail},
     },
     materializer::Materializer,
     page::pages::Pages,
@@ -118,9 +118,8 @@ pub(crate) fn open<M: Materializer + Sync>(
     settle_values(&cache)?;
     let position = match &tail {
         Some(tail) => tail.position(),
-        None => clean_position(storage, &superblock)?,
+        None => clean_position(storage, config, &superblock)?,
     };
-    let end = position.end;
     let publisher = Publisher::new(file, superblock.clone(), slots);
     settings.memory.expect_at_most(cache.budget.bytes());
     let geometry = log_geometry(config, &superblock);
@@ -136,7 +135,7 @@ pub(crate) fn open<M: Materializer + Sync>(
     let mut opened = Opened { cache, log, checkpointer, recovery, salt: None, was_recovered };
     if let Some(tail) = tail.filter(|_| !settings.read_only) {
         tail.rewrite(&**storage).map_err(|failure| poison.set(failure))?;
-        opened.acknowledge(end)?;
+        opened.acknowledge(&tail)?;
     }
     Ok(opened)
 }
@@ -163,11 +162,11 @@ fn settle_values<M: Materializer>(cache: &Cache<M>) -> Result<(), Failure> {
 impl<M: Materializer> Opened<M> {
     /// Publishes a fresh salt from the tail's end on: the tail is acknowledged, and whatever a torn
     /// write left behind it can never pass for a record again.
-    fn acknowledge(&mut self, end: Lsn) -> Result<(), Failure> {
+    fn acknowledge(&mut self, tail: &Tail) -> Result<(), Failure> {
         if !self.checkpointer.has_room_for_salt() {
             self.checkpointer.run(&self.cache, &self.log, &self.recovery, Purpose::Shorten)?;
         }
-        self.salt = Some(self.checkpointer.begin_epoch(end, end)?);
+        self.salt = Some(self.checkpointer.acknowledge(tail)?);
         Ok(())
     }
 }
@@ -207,6 +206,8 @@ fn first_superblock(config: &Config, salts: SaltSource) -> Superblock {
         },
         directory: None,
         features: superblock::Features::default(),
+        log_bytes: 0,
+        log_begun: 0,
     }
 }
 
@@ -224,16 +225,23 @@ fn log_geometry(config: &Config, superblock: &Superblock) -> Geometry {
 }
 
 /// Where the log of a store goes on that was closed, or never written.
-fn clean_position(storage: &Arc<dyn Storage>, superblock: &Superblock) -> Result<Position, Failure> {
+fn clean_position(
+    storage: &Arc<dyn Storage>,
+    config: &Config,
+    superblock: &Superblock,
+) -> Result<Position, Failure> {
     let failed = |e| Failure::from_io("looking at the log", storage.path(FileId::Log), 0, 0, e);
     let exists = storage.exists(FileId::Log).map_err(failed)?;
     let bytes = if exists { storage.len(FileId::Log).map_err(failed)? } else { 0 };
+    // Nothing of it is needed, but that of another store may be needed there.
+    tail::check_owner(&**storage, log_geometry(config, superblock), &superblock.into())?;
     Ok(Position {
         from: superblock.replay_from,
         end: superblock.replay_from,
         slots: bytes / u64::from(superblock.geometry.log_segment_bytes),
         live: Vec::new(),
         exists,
+        store: superblock.uuid,
     })
 }
 
@@ -311,11 +319,8 @@ fn read_tail<M: Materializer + Sync>(
         });
     }
     let geometry = log_geometry(config, superblock);
-    let (from, stable) = (superblock.replay_from, superblock.stable);
-    tail::scan(&**storage, geometry, from, &superblock.salts, stable, scan_threads(config), |records| {
-        digest(materializer, records.iter())
-    })
-    .map(Some)
+    let digest = |records: &SegmentRecords<'_>| digest(materializer, records.iter());
+    tail::scan(&**storage, geometry, &superblock.into(), scan_threads(config), digest).map(Some)
 }
 
 /// Threads that read the log's tail: one where jobs run on the caller's own, so that a simulation

@@ -1,24 +1,25 @@
 //! The first block of a log segment: which part of the log the segment holds.
 //!
 //! ```text
-//!  0       8         12      16      24       32     40       48          56    60
-//!  | magic | version | block | first | length | salt | stable | continues | crc | zeros ...
+//!  0       8         12      16      24       32     40       48          56      72    76
+//!  | magic | version | block | first | length | salt | stable | continues | store | crc | zeros ...
 //! ```
 //!
 //! Integers are little-endian. `first` is the LSN of the header block itself and a multiple of
 //! `length`; records start one block later. `continues` is where the records before this segment
 //! end: equal to `first` when they fill theirs, less when the writer skipped what was left, as it
-//! does after every open. `stable` is the stable LSN when the header was written. The checksum is
-//! crc32 over everything before it and fits the first sector.
+//! does after every open. `stable` is the stable LSN when the header was written, `store` the name of the store in its
+//! superblocks. The checksum is crc32 over everything before it and fits the first sector.
 
 use crate::ids::Lsn;
 
 /// Bytes of the header that mean something; the rest of its block is zero.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 60;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 76;
 
 const MAGIC: [u8; 8] = *b"PageLog\0";
 const VERSION: u32 = 1;
-const CRC_AT: usize = 56;
+const STORE_AT: usize = 56;
+const CRC_AT: usize = 72;
 
 /// What a segment's first block says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) stable: Lsn,
     /// Where the records before this segment end.
     pub(crate) continues: Lsn,
+    /// The store's uuid.
+    pub(crate) store: [u8; 16],
 }
 
 /// Why a block is no segment header.
@@ -55,6 +58,7 @@ impl SegmentHeader {
         block[32..40].copy_from_slice(&self.salt.to_le_bytes());
         block[40..48].copy_from_slice(&self.stable.to_le_bytes());
         block[48..56].copy_from_slice(&self.continues.to_le_bytes());
+        block[STORE_AT..CRC_AT].copy_from_slice(&self.store);
         let crc = crc32fast::hash(&block[..CRC_AT]);
         block[CRC_AT..SEGMENT_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     }
@@ -77,6 +81,7 @@ impl SegmentHeader {
             salt: u64::from_le_bytes(field(bytes, 32)),
             stable: Lsn::from_le_bytes(field(bytes, 40)),
             continues: Lsn::from_le_bytes(field(bytes, 48)),
+            store: field(bytes, STORE_AT),
         })
     }
 }
@@ -99,6 +104,7 @@ mod tests {
         salt: 0x0102_0304_0506_0708,
         stable: 0x1F00,
         continues: 0x1F40,
+        store: *b"a store in tests",
     };
 
     fn block() -> Vec<u8> {
@@ -119,13 +125,14 @@ mod tests {
             8, 7, 6, 5, 4, 3, 2, 1, // salt
             0, 0x1F, 0, 0, 0, 0, 0, 0, // stable
             0x40, 0x1F, 0, 0, 0, 0, 0, 0, // continues
+            b'a', b' ', b's', b't', b'o', b'r', b'e', b' ', b'i', b'n', b' ', b't', b'e', b's', b't', b's',
         ];
         assert_eq!(block[..CRC_AT], want);
         assert_eq!(block[CRC_AT..SEGMENT_HEADER_BYTES], GOLDEN_CRC);
         assert!(block[SEGMENT_HEADER_BYTES..].iter().all(|b| *b == 0), "the rest of the block is zero");
     }
 
-    const GOLDEN_CRC: [u8; 4] = [0xFD, 0xA6, 0xEE, 0xF8];
+    const GOLDEN_CRC: [u8; 4] = [6, 135, 161, 123];
 
     #[test]
     fn reads_back() {

@@ -10,6 +10,7 @@
 //!  40 uuid [16]         56 generation u64     64 replay_from i64       72 stable i64
 //!  80 flags u8          81 salts u8           82 zero u16              84 directory crc u32
 //!  88 directory at u64  96 directory len u32 100 zero u32             104 8 x {from i64, salt u64}
+//! 232 log bytes u64   240 log begun i64
 //! ```
 //!
 //! * Magic, version, checksum and `block_bytes` stay where they are in every later version, so that
@@ -30,6 +31,8 @@ use crate::{
 const MAGIC: [u8; 8] = *b"PageStor";
 /// The version this code writes, and the newest it reads.
 pub(crate) const VERSION: u32 = 1;
+/// Bytes of a salt and the position from which it is valid.
+const SALT_BYTES: usize = 16;
 /// Most salts that one superblock holds; a full list forces a checkpoint.
 pub(crate) const SALTS_MAX: usize = 8;
 /// Smallest block, in bytes.
@@ -38,6 +41,8 @@ pub(crate) const BLOCK_BYTES_MIN: u32 = 512;
 pub(crate) const BLOCK_BYTES_MAX: u32 = 64 << 10;
 
 const CRC: std::ops::Range<usize> = 12..16;
+/// What is said of the log's file, behind the salts.
+const LOG: std::ops::Range<usize> = 232..248;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_DIRECTORY: u8 = 2;
 
@@ -111,6 +116,11 @@ pub(crate) struct Superblock {
     /// None while nothing was ever checkpointed.
     pub(crate) directory: Option<DirectoryRef>,
     pub(crate) features: Features,
+    /// The log's file had at least this many bytes, durably; 0 if it was cut since.
+    pub(crate) log_bytes: u64,
+    /// The log segment that starts here was on the disk, with its header, before this was written; 0 if that
+    /// is said of none.
+    pub(crate) log_begun: Lsn,
 }
 
 /// Why a block is no superblock.
@@ -176,6 +186,9 @@ impl Superblock {
             out.extend_from_slice(&from.to_le_bytes());
             out.extend_from_slice(&salt.to_le_bytes());
         }
+        out.resize(LOG.start, 0);
+        out.extend_from_slice(&self.log_bytes.to_le_bytes());
+        out.extend_from_slice(&self.log_begun.to_le_bytes());
         out.resize(block_bytes, 0);
         let crc = checksum(&out);
         out[CRC].copy_from_slice(&crc.to_le_bytes());
@@ -252,9 +265,24 @@ impl Superblock {
         for _ in 0..salt_count {
             salts.push((source.i64("a salt's position")?, source.u64("a salt")?));
         }
+        source.take((SALTS_MAX - salt_count) * SALT_BYTES, "a gap")?;
+        let log_bytes = source.u64("the log's length")?;
+        let log_begun = source.i64("the log's begun segment")?;
         let directory = (flags & FLAG_DIRECTORY != 0).then_some(DirectoryRef { addr, crc });
         let clean = flags & FLAG_CLEAN != 0;
-        Ok(Superblock { uuid, generation, replay_from, stable, clean, salts, geometry, directory, features })
+        Ok(Superblock {
+            uuid,
+            generation,
+            replay_from,
+            stable,
+            clean,
+            salts,
+            geometry,
+            directory,
+            features,
+            log_bytes,
+            log_begun,
+        })
     }
 }
 
@@ -286,6 +314,8 @@ mod tests {
                 crc: 0xdead_beef,
             }),
             features: Features { compatible: 1, read_only_compatible: 2, incompatible: 3 },
+            log_bytes: 0x5678,
+            log_begun: 0x0400,
         }
     }
 
@@ -330,12 +360,13 @@ mod tests {
         for n in 1..=8u8 {
             want.extend_from_slice(&[n * 10, 0, 0, 0, 0, 0, 0, 0, n, n, 0, 0, 0, 0, 0, 0]);
         }
+        want.extend_from_slice(&[0x78, 0x56, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0]);
         want.resize(512, 0);
         assert_eq!(bytes, want);
         assert_eq!(bytes[CRC], GOLDEN_CRC);
     }
 
-    const GOLDEN_CRC: [u8; 4] = [155, 57, 236, 193];
+    const GOLDEN_CRC: [u8; 4] = [166, 29, 70, 238];
 
     #[test]
     fn every_changed_bit_and_every_cut_is_an_error() {

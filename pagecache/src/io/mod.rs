@@ -66,6 +66,8 @@ pub enum SyncReason {
     CreationName,
     /// The directory, so that the name `log` survives.
     LogName,
+    /// The first log segment after an open, before a superblock says that it is there.
+    LogBegun,
     /// Records that somebody waits for.
     Commit,
     /// Page images and map pages, before a superblock names them.
@@ -82,10 +84,11 @@ pub enum SyncReason {
 
 impl SyncReason {
     /// Every reason, for the table that drops each.
-    pub const ALL: [SyncReason; 9] = [
+    pub const ALL: [SyncReason; 10] = [
         SyncReason::Creation,
         SyncReason::CreationName,
         SyncReason::LogName,
+        SyncReason::LogBegun,
         SyncReason::Commit,
         SyncReason::Images,
         SyncReason::Values,

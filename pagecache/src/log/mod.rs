@@ -13,6 +13,8 @@
 //! * LOG-6: every epoch starts a segment of its own. What an earlier epoch left unused of its last
 //!   segment is skipped; the new segment's header says where the records before it end.
 //! * LOG-7: a failed write or sync poisons the store; nobody waits for ever, no sync is repeated.
+//! * LOG-8: the segment with which an epoch begins is durable, whole, before a superblock says that it is
+//!   there, and its header is not written again. So a file without it is not one that a crash has left.
 //!
 //! Lock order: no two of the log's locks are held together, and none while the host or the disk is
 //! called (but for [`Segments::clear`] at close).
@@ -109,16 +111,35 @@ const TURNS_UNWRITTEN: u64 = 1;
 
 /// What the log asks of higher layers. Called with no lock of the log held.
 pub(crate) trait Host: Send + Sync {
-    /// Before the first append after an open: publishes a fresh salt valid from `from` on, durably,
-    /// and returns it. A stable position published with it is [`Log::stable`]: no record lies
-    /// between that and `from`. Called again only if it failed. Must not append.
-    fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure>;
+    /// Makes sure that no superblock but the newest counts after a crash: what older ones need of the file is
+    /// about to be written over.
+    fn settle(&self) -> Result<(), Failure>;
+    /// The salt of what is appended from now on. Nothing is written yet; called again if the epoch does not
+    /// begin.
+    fn epoch_salt(&self) -> Result<u64, Failure>;
+    /// Before the first append after an open: publishes durably that the salt is valid from the begun segment
+    /// on, unless it was published before, and that this segment is on the disk. A stable position published
+    /// with it is [`Log::stable`]: no record lies between that and the segment. Must not append.
+    fn begin_epoch(&self, begun: &Begun) -> Result<(), Failure>;
     /// The log is full: checkpoint and release. `Ok` when it did or somebody else did. Must not append.
     fn truncate(&self) -> Result<(), Failure>;
     /// A buffer is full, or a segment was begun: a good moment to have the background call [`Log::prepare`],
     /// which writes the one and makes the next of the other while writers go on. Must not block.
     fn has_work(&self) {}
 }
+
+/// The segment with which an epoch begins. Its header and the zeros behind it are durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) first: Lsn,
+    pub(crate) salt: u64,
+    /// The file is at least so long, durably.
+    pub(crate) file_bytes: u64,
+}
+
+/// The name of the store whose log tests look at.
+#[cfg(all(test, not(loom)))]
+pub(crate) const STORE: [u8; 16] = *b"a store in tests";
 
 /// Where a log goes on: from [`tail::Tail::position`], or a superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +154,8 @@ pub(crate) struct Position {
     pub(crate) live: Vec<(u64, Lsn)>,
     /// True if the file has a name, durable or not.
     pub(crate) exists: bool,
+    /// The name of the store, for segment headers.
+    pub(crate) store: [u8; 16],
 }
 
 impl Position {
@@ -140,7 +163,7 @@ impl Position {
     #[cfg(all(test, not(loom)))]
     pub(crate) fn fresh(geometry: &Geometry) -> Position {
         let first = geometry.first_lsn();
-        Position { from: first, end: first, slots: 0, live: Vec::new(), exists: false }
+        Position { from: first, end: first, slots: 0, live: Vec::new(), exists: false, store: STORE }
     }
 }
 
@@ -165,6 +188,9 @@ pub(crate) struct Log {
     waiting: Waiting,
     segments: Segments,
     exists: bool,
+    /// Set once the file's name is durable.
+    named: OnceLock<()>,
+    store: [u8; 16],
 }
 
 impl std::fmt::Debug for Log {
@@ -191,7 +217,7 @@ impl Log {
         position: Position,
     ) -> Result<Log, Failure> {
         geometry.check()?;
-        let Position { from, end, slots, live, exists } = position;
+        let Position { from, end, slots, live, exists, store } = position;
         let buffer = |_| LogBuffer::new(geometry.buffer_bytes, geometry.block_bytes as u32);
         Ok(Log {
             disk,
@@ -208,6 +234,8 @@ impl Log {
             waiting: Waiting::new(),
             segments: Segments::new(&geometry, slots, &live, from),
             exists,
+            named: OnceLock::new(),
+            store,
         })
     }
 
@@ -319,6 +347,11 @@ impl Log {
     /// How long the log's file is, in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.segments.file_bytes()
+    }
+
+    /// The file has at least so many bytes, durably.
+    pub(crate) fn durable_bytes(&self) -> u64 {
+        self.segments.bytes_below(self.stable())
     }
 
     /// Segments wholly below `below` may be reused: a durable checkpoint no longer needs them.

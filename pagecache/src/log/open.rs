@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 
 use super::buffer::{Asked, Claim, Place};
 use super::segments::Use;
-use super::{Epoch, Host, Log, held};
+use super::{Begun, Epoch, Host, Log, held};
 use crate::error::{Failure, LOG_FULL};
 use crate::format::record::{PAD_BYTES_MIN, Seed, write_pad};
 use crate::ids::Lsn;
@@ -190,31 +190,66 @@ impl Log {
         }
         let turning = Turning::start(self, opening);
         let (turn, end, segment) = turning.last();
-        self.begin_epoch(end)?;
-        let streams = segment.is_some_and(|used| self.was_one_turn(turn, used));
-        let (segment, place) =
-            self.place(end, segment, len, if streams { Use::Stream } else { Use::Rounds })?;
-        let begins_segment = place.continues.is_some();
+        let (segment, place, begins_segment) = match self.begin_epoch(end)? {
+            Some(begun) => {
+                let base = begun.first + self.geometry.block_bytes as Lsn;
+                (begun, self.place_in(begun, base, len, None), true)
+            }
+            None => {
+                let streams = segment.is_some_and(|used| self.was_one_turn(turn, used));
+                let (segment, place) =
+                    self.place(end, segment, len, if streams { Use::Stream } else { Use::Rounds })?;
+                (segment, place, place.continues.is_some())
+            }
+        };
         self.open_buffer(turn + 1, place)?;
         turning.opened(segment);
         Ok(begins_segment)
     }
 
-    /// Once an open: makes the file's name durable and has the host publish the epoch.
-    fn begin_epoch(&self, end: Lsn) -> Result<(), Failure> {
+    /// Once an open: makes the file's name durable, and its first segment, and has the host publish the
+    /// epoch. Returns that segment, whose header is not written again (LOG-8).
+    fn begin_epoch(&self, end: Lsn) -> Result<Option<InUse>, Failure> {
         if self.epoch.get().is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let host = self.host().ok_or(Failure::Misuse { what: "the log has no host; the store is closed" })?;
         self.name_file()?;
-        let salt = host.begin_epoch(self.next_segment(end))?;
+        if self.holds_bytes()? {
+            host.settle()?;
+        }
+        let salt = host.epoch_salt()?;
+        let first = self.next_segment(end);
+        let slot = self.free_slot(first, end, Use::Rounds)?;
+        // From here on each failure is poison: nobody tries again with another slot.
+        let offset = slot * self.geometry.segment_bytes as u64;
+        let mut block = vec![0; self.geometry.block_bytes];
+        self.header(first, salt, end).encode(&mut block);
+        let written = self.disk.write_at(FileId::Log, offset, &block);
+        written.map_err(|source| self.give_up("writing the log's first segment", offset, source))?;
+        let synced = self.disk.sync(FileId::Log, SyncReason::LogBegun);
+        synced.map_err(|source| self.give_up("syncing the log's first segment", offset, source))?;
+        let begun = Begun { first, salt, file_bytes: offset + self.geometry.segment_bytes as u64 };
+        host.begin_epoch(&begun).map_err(|failure| self.poison.set(failure))?;
         self.epoch.get_or_init(|| Epoch { salt, seed: Seed::new(salt) });
-        Ok(())
+        Ok(Some(InUse { first, slot }))
+    }
+
+    /// True if some of the file may be needed by an older superblock.
+    fn holds_bytes(&self) -> Result<bool, Failure> {
+        let len = if self.exists { self.disk.len(FileId::Log) } else { Ok(0) };
+        len.map(|len| len > 0).map_err(|source| {
+            let path = self.disk.path(FileId::Log);
+            Failure::Io { doing: "measuring the log", path, offset: 0, source: Arc::new(source) }
+        })
     }
 
     /// A name seen at open may be in the cache only, so it is synced in any case. One that failed to
     /// be synced must not be found again, since no later sync need make it durable.
     fn name_file(&self) -> Result<(), Failure> {
+        if self.named.get().is_some() {
+            return Ok(());
+        }
         let created = if self.exists { Ok(()) } else { self.disk.create(FileId::Log) };
         created.and_then(|()| self.disk.sync_names(SyncReason::LogName)).map_err(|source| {
             if !self.exists {
@@ -226,7 +261,9 @@ impl Log {
                 full @ Failure::DiskFull { .. } if !self.exists => full,
                 other => self.poison.set(other),
             }
-        })
+        })?;
+        self.named.get_or_init(|| ());
+        Ok(())
     }
 
     /// Where the turn after `end` goes: the rest of the segment in use, or a new one.
@@ -240,20 +277,26 @@ impl Log {
         let needed = Lsn::from(len) + PAD_BYTES_MIN as Lsn;
         let segment_bytes = self.geometry.segment_bytes as Lsn;
         let used = segment.filter(|used| used.first + segment_bytes - end >= needed);
-        let (used, base, continues) = match used {
-            Some(used) => (used, end, None),
+        Ok(match used {
+            Some(used) => (used, self.place_in(used, end, len, None)),
             None => {
                 let first = self.next_segment(end);
                 let used = InUse { first, slot: self.free_slot(first, end, wanted_for)? };
-                (used, first + self.geometry.block_bytes as Lsn, Some(end))
+                (used, self.place_in(used, first + self.geometry.block_bytes as Lsn, len, Some(end)))
             }
-        };
+        })
+    }
+
+    /// The turn from `base` on, which has at least `len` bytes left in its segment.
+    fn place_in(&self, used: InUse, base: Lsn, len: u32, continues: Option<Lsn>) -> Place {
+        let needed = Lsn::from(len) + PAD_BYTES_MIN as Lsn;
+        let segment_bytes = self.geometry.segment_bytes as Lsn;
         let left = (used.first + segment_bytes - base) as usize;
         let turn = (self.turn_bytes.load(Relaxed) as usize).max(needed as usize);
         let turn = turn.next_multiple_of(self.geometry.block_bytes);
         let capacity = turn.min(self.geometry.buffer_bytes).min(left) as u32;
         let offset = used.slot * segment_bytes as u64 + (base - used.first) as u64;
-        Ok((used, Place { base, offset, capacity, continues }))
+        Place { base, offset, capacity, continues }
     }
 
     /// True if `turn`, which just ended, began the segment in use: nobody closed a buffer of it early.

@@ -262,20 +262,26 @@ impl Log {
 
     /// The block in front of a segment's first buffer.
     fn put_header(&self, place: Place, continues: Lsn, block: &mut [u8]) {
-        let header = SegmentHeader {
-            block_bytes: block.len() as u32,
-            first: place.base - block.len() as Lsn,
+        let salt = self.epoch.get().map_or(0, |Epoch { salt, .. }| *salt);
+        block.fill(0);
+        self.header(place.base - block.len() as Lsn, salt, continues).encode(block);
+    }
+
+    /// The header of the segment at `first`, before which the records end at `continues`.
+    pub(super) fn header(&self, first: Lsn, salt: u64, continues: Lsn) -> SegmentHeader {
+        SegmentHeader {
+            block_bytes: self.geometry.block_bytes as u32,
+            first,
             segment_bytes: self.geometry.segment_bytes as u64,
-            salt: self.epoch.get().map_or(0, |Epoch { salt, .. }| *salt),
+            salt,
             stable: self.stable(),
             continues,
-        };
-        block.fill(0);
-        header.encode(block);
+            store: self.store,
+        }
     }
 
     /// The first failure of the log's own bytes ends all writing.
-    fn give_up(&self, doing: &'static str, offset: u64, source: std::io::Error) -> Failure {
+    pub(super) fn give_up(&self, doing: &'static str, offset: u64, source: std::io::Error) -> Failure {
         let path = self.disk.path(FileId::Log);
         self.poison.set(Failure::Io { doing, path, offset, source: Arc::new(source) })
     }

@@ -250,6 +250,18 @@ impl Segments {
         self.state.lock().live.iter().map(|(first, slot)| (*first, *slot)).collect()
     }
 
+    /// How long the file is at least if all below `stable` is durable.
+    pub(super) fn bytes_below(&self, stable: Lsn) -> u64 {
+        let slots = self.state.lock();
+        let mut newest_first =
+            slots.live.range(..stable).rev().map(|(first, slot)| (*first, slot * self.segment_bytes));
+        let newest = newest_first
+            .next()
+            .map_or(0, |(first, start)| start + (stable - first).cast_unsigned().min(self.segment_bytes));
+        // Of the others only the beginning is known to have been written.
+        newest_first.map(|(_, start)| start + 1).fold(newest, u64::max)
+    }
+
     /// Nothing below this is needed.
     pub(super) fn released(&self) -> Lsn {
         self.released.load(Relaxed).cast_signed()

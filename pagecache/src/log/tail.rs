@@ -28,8 +28,39 @@ use super::{Geometry, Position, evidence, place::TailReader};
 use crate::error::Failure;
 use crate::format::record::{Decoded, HEADER_BYTES, Kind, Seed, decode, decode_checked};
 use crate::format::segment::{NoHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::superblock::Superblock;
 use crate::ids::{Lsn, PageId, PageSeq};
 use crate::io::{FileId, Storage, SyncReason};
+
+/// What the newest superblock says of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recorded<'s> {
+    /// The name of the store.
+    pub(crate) store: [u8; 16],
+    /// Where the tail starts.
+    pub(crate) from: Lsn,
+    /// All below was durable: the tail must reach it.
+    pub(crate) stable: Lsn,
+    /// (from LSN, salt) pairs; of two with one LSN the later counts.
+    pub(crate) salts: &'s [(Lsn, u64)],
+    /// The file was so long at least.
+    pub(crate) bytes: u64,
+    /// The segment that starts here was on the disk; 0 if that is said of none.
+    pub(crate) begun: Lsn,
+}
+
+impl<'s> From<&'s Superblock> for Recorded<'s> {
+    fn from(superblock: &'s Superblock) -> Recorded<'s> {
+        Recorded {
+            store: superblock.uuid,
+            from: superblock.replay_from,
+            stable: superblock.stable,
+            salts: &superblock.salts,
+            bytes: superblock.log_bytes,
+            begun: superblock.log_begun,
+        }
+    }
+}
 
 /// The tail as it was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +70,7 @@ pub(crate) struct Tail {
     geometry: Geometry,
     slots: u64,
     exists: bool,
+    store: [u8; 16],
     /// Largest stable LSN that anything in the tail carries: a sync had returned for all below.
     stable: Lsn,
     segments: Vec<TailSegment>,
@@ -80,33 +112,31 @@ impl TailRecord<'_> {
     }
 }
 
-/// Reads the tail that starts at `from`, and returns what `digest` makes of each segment's records.
-///
-/// `salts` holds (from LSN, salt) pairs; of two with one LSN the later counts. `recorded_stable` is
-/// a stable LSN that was published: the tail must reach it. With one thread all is read in order on
+/// Reads the tail, and returns what `digest` makes of each segment's records. With one thread all is read in order on
 /// the caller's own; with more, segments are digested that turn out to be no part of the tail.
 ///
 /// # Errors
 ///
-/// `Corrupt` if the tail ends below a position that was stable.
+/// `Corrupt` if the tail ends below a position that was stable, or the file is not the one that was recorded.
 pub(crate) fn scan<T: Send>(
     disk: &dyn Storage,
     geometry: Geometry,
-    from: Lsn,
-    salts: &[(Lsn, u64)],
-    recorded_stable: Lsn,
+    recorded: &Recorded<'_>,
     threads: usize,
     digest: impl Fn(&SegmentRecords<'_>) -> T + Sync,
 ) -> Result<(Tail, Vec<T>), Failure> {
     geometry.check()?;
-    let directory = Directory::read(disk, geometry, salts)?;
+    let directory = Directory::read(disk, geometry, recorded)?;
+    directory.check_file()?;
+    let from = recorded.from;
     let mut tail = Tail {
         from,
         end: from,
         geometry,
         slots: directory.len / geometry.segment_bytes as u64,
         exists: directory.exists,
-        stable: recorded_stable,
+        store: recorded.store,
+        stable: recorded.stable,
         segments: Vec::new(),
     };
     let mut digests = Vec::new();
@@ -123,7 +153,7 @@ pub(crate) fn scan<T: Send>(
         digests.push(digest);
         tail.end = end;
     }
-    evidence::check(&directory, &tail, recorded_stable)?;
+    evidence::check(&directory, &tail, recorded.stable)?;
     Ok((tail, digests))
 }
 
@@ -147,7 +177,20 @@ impl Tail {
             slots: self.slots,
             live: self.segments.iter().map(|segment| (segment.slot, segment.first)).collect(),
             exists: self.exists,
+            store: self.store,
         }
+    }
+
+    /// True if the segment that starts here is part of it.
+    pub(crate) fn holds(&self, first: Lsn) -> bool {
+        self.segments.iter().any(|segment| segment.first == first)
+    }
+
+    /// The file has at least so many bytes, durably once the tail was rewritten.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        let segment_bytes = self.geometry.segment_bytes as u64;
+        let ends = self.segments.iter().map(|segment| segment.slot * segment_bytes + segment.end as u64);
+        ends.max().unwrap_or(0)
     }
 
     /// Writes the recovered bytes identically in place and syncs them: what was read may have been
@@ -257,7 +300,7 @@ struct Loaded<T> {
 pub(super) struct Directory<'s> {
     disk: &'s dyn Storage,
     geometry: Geometry,
-    salts: &'s [(Lsn, u64)],
+    recorded: &'s Recorded<'s>,
     exists: bool,
     len: u64,
     /// First LSN to slot and header, for headers that the salt list confirms.
@@ -270,17 +313,25 @@ impl<'s> Directory<'s> {
     fn read(
         disk: &'s dyn Storage,
         geometry: Geometry,
-        salts: &'s [(Lsn, u64)],
+        recorded: &'s Recorded<'s>,
     ) -> Result<Directory<'s>, Failure> {
         let exists =
             disk.exists(FileId::Log).map_err(|source| failed(disk, "looking for the log", 0, source))?;
         let len = if exists { disk.len(FileId::Log) } else { Ok(0) };
         let len = len.map_err(|source| failed(disk, "measuring the log", 0, source))?;
-        let mut directory =
-            Directory { disk, geometry, salts, exists, len, segments: BTreeMap::new(), headless: Vec::new() };
+        let mut directory = Directory {
+            disk,
+            geometry,
+            recorded,
+            exists,
+            len,
+            segments: BTreeMap::new(),
+            headless: Vec::new(),
+        };
         for slot in 0..directory.slots() {
             let bytes = directory.bytes(slot, SEGMENT_HEADER_BYTES)?;
             match SegmentHeader::decode(&bytes) {
+                Ok(header) if header.store != recorded.store => return Err(foreign(disk, geometry, slot)),
                 Ok(header) => directory.add(slot, header)?,
                 Err(NoHeader::Absent) => directory.headless.push(slot),
                 Err(NoHeader::Version(version)) => {
@@ -313,6 +364,33 @@ impl<'s> Directory<'s> {
                 path: self.disk.path(FileId::Log),
                 offset: slot * self.geometry.segment_bytes as u64,
             }),
+        }
+    }
+
+    /// Refuses a file that a crash cannot have left of the one that was recorded: it is shorter, or lacks a
+    /// segment that was durable (LOG-8).
+    fn check_file(&self) -> Result<(), Failure> {
+        let Recorded { from, stable, bytes, begun, .. } = *self.recorded;
+        if self.len < bytes {
+            let found = format!("the file ends here, and it had at least {bytes} bytes");
+            return Err(self.corrupt(self.len, found));
+        }
+        let segment_bytes = self.geometry.segment_bytes as Lsn;
+        let around = from - from % segment_bytes;
+        let needed = match begun {
+            0 => None,
+            begun if begun + segment_bytes > from => Some(begun),
+            _ => Some(around).filter(|first| stable > *first),
+        };
+        match needed.filter(|first| !self.segments.contains_key(first)) {
+            None => Ok(()),
+            Some(first) => {
+                let found = format!(
+                    "the file lacks the log segment from LSN {first}, which was on the disk: it is another log, or \
+                     damaged"
+                );
+                Err(self.corrupt(0, found))
+            }
         }
     }
 
@@ -397,7 +475,7 @@ impl<'s> Directory<'s> {
 
     /// The salt that holds at `lsn`.
     pub(super) fn salt(&self, lsn: Lsn) -> Option<u64> {
-        let below = self.salts.iter().filter(|(from, _)| *from <= lsn);
+        let below = self.recorded.salts.iter().filter(|(from, _)| *from <= lsn);
         below.max_by_key(|(from, _)| *from).map(|(_, salt)| *salt)
     }
 
@@ -439,6 +517,23 @@ fn valid_to(bytes: &[u8], first: Lsn, begin: usize, limit: usize, seed: &Seed) -
         }
     }
     (at, marked)
+}
+
+/// Refuses a file of segments that are another store's. What has no header is none's.
+pub(crate) fn check_owner(
+    disk: &dyn Storage,
+    geometry: Geometry,
+    recorded: &Recorded<'_>,
+) -> Result<(), Failure> {
+    Directory::read(disk, geometry, recorded).map(drop)
+}
+
+fn foreign(disk: &dyn Storage, geometry: Geometry, slot: u64) -> Failure {
+    Failure::Corrupt {
+        found: "the log is another store's than `pages`; the two belong together".to_owned(),
+        path: disk.path(FileId::Log),
+        offset: slot * geometry.segment_bytes as u64,
+    }
 }
 
 fn failed(disk: &dyn Storage, doing: &'static str, offset: u64, source: std::io::Error) -> Failure {

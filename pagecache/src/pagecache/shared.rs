@@ -21,12 +21,12 @@ use crate::{
     event_log::EventLog,
     ids::{Lsn, PageId},
     io::{Clock, Spawner, Storage, ThreadSpawner, TimedStorage, Worker},
-    log::{self, Log},
+    log::{self, Begun, Log},
     materializer::Materializer,
     mem::PageMemory,
     metrics::Work,
     store::WrittenBytes,
-    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// How often a writer without room looks whether the checkpoint that runs has made some, and the time
@@ -81,7 +81,8 @@ pub(crate) struct Shared<M: Materializer> {
     tail_step: i64,
     pace: Pace,
     pace_marks: Marks,
-    published_salt: Mutex<Option<u64>>,
+    /// For the first append, if it was published at open.
+    published_salt: Option<u64>,
     pub(super) storage: Arc<dyn Storage>,
     memory: PageMemory,
 }
@@ -171,7 +172,7 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
             tail_step,
             pace: Pace::default(),
             pace_marks: Marks::new(tail_max.unsigned_abs(), pace_full),
-            published_salt: Mutex::new(opened.salt),
+            published_salt: opened.salt,
             storage,
             memory: config.page_memory().clone(),
         });
@@ -474,11 +475,16 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
 }
 
 impl<M: Materializer + Send + Sync + 'static> log::Host for Shared<M> {
-    fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure> {
-        if let Some(salt) = self.published_salt.lock().take() {
-            return Ok(salt);
-        }
-        self.checkpointer.begin_epoch(from, self.log.stable())
+    fn settle(&self) -> Result<(), Failure> {
+        self.checkpointer.settle()
+    }
+
+    fn epoch_salt(&self) -> Result<u64, Failure> {
+        self.published_salt.map_or_else(|| self.checkpointer.fresh_salt(), Ok)
+    }
+
+    fn begin_epoch(&self, begun: &Begun) -> Result<(), Failure> {
+        self.checkpointer.begin_epoch(begun, self.log.stable())
     }
 
     fn truncate(&self) -> Result<(), Failure> {

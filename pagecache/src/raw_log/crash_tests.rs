@@ -197,6 +197,7 @@ fn every_sync_of_a_log_used_alone_is_needed() {
         SyncReason::Creation,
         SyncReason::CreationName,
         SyncReason::LogName,
+        SyncReason::LogBegun,
         SyncReason::Commit,
         SyncReason::FirstSuperblock,
         SyncReason::Tail,

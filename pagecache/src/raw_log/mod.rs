@@ -1,6 +1,6 @@
 //! The log as a product of its own: ordered records, durable up to a point, and nothing of pages.
 //!
-//! What holds here is the internal log's (LOG-1 to LOG-7); this is its face and its durable
+//! What holds here is the internal log's (LOG-1 to LOG-8); this is its face and its durable
 //! [`root`]. Records are of kind `raw` and belong to no page.
 //!
 //! * RAW-1: a released position is durable before any segment below it is used again, so reading goes
@@ -314,7 +314,7 @@ impl Log {
         self.check()?;
         let stable = self.shared.log.stable();
         let from = self.shared.log.segment_start(self.shared.kept.keep_from(lsn.min(stable)));
-        if self.shared.root.release(from, stable)? {
+        if self.shared.root.release(from, stable, self.shared.log.durable_bytes())? {
             self.shared.log.release(from); // both superblocks are durable: RAW-1
             self.shared.kept.forget_below(from);
         }
@@ -349,7 +349,10 @@ impl Log {
         }
         let outcome = match self.shared.read_only {
             true => Ok(()),
-            false => self.shared.log.flush().and_then(|end| self.shared.root.close(end)),
+            false => {
+                let log = &self.shared.log;
+                log.flush().and_then(|end| self.shared.root.close(end, log.durable_bytes()))
+            }
         };
         self.shared.storage.unlock();
         if self.shared.prints_profile {
@@ -412,8 +415,16 @@ impl Shared {
 }
 
 impl log::Host for Shared {
-    fn begin_epoch(&self, from: Lsn) -> std::result::Result<u64, Failure> {
-        self.root.begin_epoch(from, self.log.stable())
+    fn settle(&self) -> std::result::Result<(), Failure> {
+        self.root.settle()
+    }
+
+    fn epoch_salt(&self) -> std::result::Result<u64, Failure> {
+        self.root.epoch_salt()
+    }
+
+    fn begin_epoch(&self, begun: &log::Begun) -> std::result::Result<(), Failure> {
+        self.root.begin_epoch(begun, self.log.stable())
     }
 
     fn has_work(&self) {

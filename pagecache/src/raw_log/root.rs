@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::{
-    checkpoint::{SaltSource, add_salt, forget_salts, open::scan_threads},
+    checkpoint::{SaltSource, acknowledge, begin_epoch, forget_salts, has_room_for_salt, open::scan_threads},
     config::Config,
     error::{Failure, Poison},
     format::{
@@ -21,8 +21,8 @@ use crate::{
     ids::Lsn,
     io::{FileId, Storage},
     log::{
-        self, Position,
-        tail::{self, SegmentRecords},
+        self, Begun, Position,
+        tail::{self, SegmentRecords, Tail},
     },
     store::{
         pages::PagesFile,
@@ -74,8 +74,7 @@ impl Root {
         }
         let geometry = newest.geometry;
         let (from, threads) = (newest.replay_from, scan_threads(config));
-        let (salts, stable) = (&newest.salts, newest.stable);
-        let (tail, blobs) = tail::scan(&**storage, sizes(&geometry), from, salts, stable, threads, blobs_of)?;
+        let (tail, blobs) = tail::scan(&**storage, sizes(&geometry), &(&newest).into(), threads, blobs_of)?;
         // What begins below was released.
         let blobs = blobs.into_iter().flatten().filter(|(first, _)| *first >= from).collect();
         if newest.clean && tail.end() != newest.stable {
@@ -89,50 +88,60 @@ impl Root {
         let root = Root { state: Mutex::new(State { newest, publisher, ready: None }), source, salts };
         if !was_closed && !config.inner.read_only {
             tail.rewrite(&**storage).map_err(|failure| poison.set(failure))?;
-            root.acknowledge(tail.end())?;
+            root.acknowledge(&tail)?;
         }
         Ok(Found { root, position: tail.position(), geometry, blobs })
     }
 
     /// Publishes a fresh salt from the tail's end on, if the list has room. If not, the first append
     /// says so, and reading goes on.
-    fn acknowledge(&self, end: Lsn) -> Result<(), Failure> {
+    fn acknowledge(&self, tail: &Tail) -> Result<(), Failure> {
         let mut state = self.state.lock();
         if state.newest.salts.len() < SALTS_MAX {
-            let salt = self.publish_epoch(&mut state, end, end)?;
+            let salt = self.source.salt(state.newest.generation + 1);
+            let mut next = state.newest.clone();
+            acknowledge(&mut next, tail, salt);
+            self.publish(&mut state, next)?;
             state.ready = Some(salt);
         }
         Ok(())
     }
 
-    /// The salt for what is appended from `from` on, published.
-    pub(super) fn begin_epoch(&self, from: Lsn, stable: Lsn) -> Result<u64, Failure> {
+    /// Publishes the newest superblock once more, unless this process has published one.
+    pub(super) fn settle(&self) -> Result<(), Failure> {
         let mut state = self.state.lock();
-        match state.ready.take() {
-            Some(salt) => Ok(salt),
-            None => self.publish_epoch(&mut state, from, stable),
-        }
+        let next = state.newest.clone();
+        if state.publisher.is_proven() { Ok(()) } else { self.publish(&mut state, next) }
     }
 
-    fn publish_epoch(&self, state: &mut State, from: Lsn, stable: Lsn) -> Result<u64, Failure> {
-        let mut next = state.newest.clone();
-        let kept = next.salts.last().map(|(_, salt)| *salt).filter(|_| next.clean);
-        let salt = kept.unwrap_or_else(|| self.source.salt(next.generation + 1));
-        if kept.is_none() && !add_salt(&mut next, from, salt) {
+    /// The salt for what is appended.
+    pub(super) fn epoch_salt(&self) -> Result<u64, Failure> {
+        let state = self.state.lock();
+        let newest = &state.newest;
+        let kept = newest.salts.last().map(|(_, salt)| *salt).filter(|_| newest.clean);
+        if let Some(salt) = state.ready.or(kept) {
+            return Ok(salt);
+        }
+        if !has_room_for_salt(newest) {
             return Err(Failure::Unsupported {
                 what: "the log was cut off too often since it was released last; release what is not \
                        needed, or copy it to a new log"
                     .to_owned(),
             });
         }
-        next.stable = next.stable.max(stable);
-        next.clean = false;
-        self.publish(state, next)?;
-        Ok(salt)
+        Ok(self.source.salt(newest.generation + 1))
+    }
+
+    /// Publishes the epoch of the first append.
+    pub(super) fn begin_epoch(&self, begun: &Begun, stable: Lsn) -> Result<(), Failure> {
+        let mut state = self.state.lock();
+        let mut next = state.newest.clone();
+        begin_epoch(&mut next, begun, stable);
+        self.publish(&mut state, next)
     }
 
     /// Lets go of what lies below `from`, the start of a segment, durably. False if that was done before.
-    pub(super) fn release(&self, from: Lsn, stable: Lsn) -> Result<bool, Failure> {
+    pub(super) fn release(&self, from: Lsn, stable: Lsn, log_bytes: u64) -> Result<bool, Failure> {
         let mut state = self.state.lock();
         if from <= state.newest.replay_from {
             return Ok(false);
@@ -140,13 +149,14 @@ impl Root {
         let mut next = state.newest.clone();
         next.replay_from = from;
         next.stable = next.stable.max(stable);
+        next.log_bytes = next.log_bytes.max(log_bytes);
         forget_salts(&mut next);
         self.publish(&mut state, next)?;
         Ok(true)
     }
 
     /// Says that the log ends at `stable` and nothing lies behind it.
-    pub(super) fn close(&self, stable: Lsn) -> Result<(), Failure> {
+    pub(super) fn close(&self, stable: Lsn, log_bytes: u64) -> Result<(), Failure> {
         let mut state = self.state.lock();
         if state.newest.clean {
             return Ok(());
@@ -154,6 +164,7 @@ impl Root {
         let mut next = state.newest.clone();
         next.stable = stable;
         next.clean = true;
+        next.log_bytes = next.log_bytes.max(log_bytes);
         self.publish(&mut state, next)
     }
 
@@ -212,6 +223,8 @@ fn make_if_missing(config: &Config, storage: &dyn Storage, source: SaltSource) -
         },
         directory: None,
         features: Features { incompatible: LOG_ALONE, ..Features::default() },
+        log_bytes: 0,
+        log_begun: 0,
     };
     superblocks::create(storage, &first)
 }

@@ -178,6 +178,11 @@ impl Publisher {
         Ok(())
     }
 
+    /// True if both slots are known to hold the newest, durably.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
     /// Which slot the next publication writes first: a damaged one, else the older.
     fn older(&self) -> usize {
         let [first, second] = self.slots.0;

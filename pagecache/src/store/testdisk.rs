@@ -263,6 +263,8 @@ pub(crate) fn superblock(block_bytes: u32, store_segment_bytes: u32) -> Superblo
         geometry: Geometry { block_bytes, log_segment_bytes: block_bytes, store_segment_bytes },
         directory: None,
         features: Features::default(),
+        log_bytes: 0,
+        log_begun: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Failure, Poison};
 use crate::ids::Lsn;
 use crate::io::sim::{Case, Effort, Explored, FaultPlan, Found, SimDisk, Trace, explore};
 use crate::io::{Storage, SyncReason};
-use crate::log::{Geometry, Host, Log, Position};
+use crate::log::{Begun, Geometry, Host, Log, Position};
 use crate::sync::Mutex;
 
 const GEOMETRY: Geometry = Geometry {
@@ -23,15 +23,24 @@ const GEOMETRY: Geometry = Geometry {
 struct Epochs {
     disk: Arc<SimDisk>,
     salts: Mutex<Vec<(Lsn, u64)>>,
+    begun: Mutex<Vec<Begun>>,
 }
 
 impl Host for Epochs {
-    fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure> {
+    fn settle(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn epoch_salt(&self) -> Result<u64, Failure> {
+        Ok(0xABCD_0000 + self.salts.lock().len() as u64)
+    }
+
+    fn begin_epoch(&self, begun: &Begun) -> Result<(), Failure> {
         let mut salts = self.salts.lock();
-        let salt = 0xABCD_0000 + salts.len() as u64;
-        salts.push((from, salt));
+        salts.push((begun.first, begun.salt));
+        self.begun.lock().push(*begun);
         self.disk.mark("epochs", salts.len() as u64);
-        Ok(salt)
+        Ok(())
     }
 
     fn truncate(&self) -> Result<(), Failure> {
@@ -43,6 +52,7 @@ impl Host for Epochs {
 struct Run {
     trace: Trace,
     salts: Vec<(Lsn, u64)>,
+    begun: Vec<Begun>,
     /// All records of the first epoch.
     first: Model,
     /// What was left of them, and all records of the second epoch.
@@ -54,21 +64,23 @@ struct Run {
 fn run(seed: u64, faults: FaultPlan) -> Run {
     let disk = Arc::new(SimDisk::new());
     disk.set_faults(faults);
-    let host = Arc::new(Epochs { disk: disk.clone(), salts: Mutex::new(Vec::new()) });
+    let host =
+        Arc::new(Epochs { disk: disk.clone(), salts: Mutex::new(Vec::new()), begun: Mutex::default() });
     let mut random = Random(seed);
     let first = epoch(&host, Position::fresh(&GEOMETRY), &mut random);
 
     // The process dies; what it had handed over is read back, made durable and built upon.
     let from = GEOMETRY.first_lsn();
     let salts = host.salts.lock().clone();
-    let tail = read_tail(disk.as_ref(), GEOMETRY, from, &salts, from, 1).unwrap();
+    let tail = read_tail(disk.as_ref(), GEOMETRY, from, &salts, from, None, 1).unwrap();
     tail.rewrite(disk.as_ref()).unwrap();
     disk.mark("stable", tail.end().cast_unsigned());
     let mut both = contents(&tail);
     let kept = both.len();
     both.extend(epoch(&host, tail.position(), &mut random));
     let salts = host.salts.lock().clone();
-    Run { trace: disk.trace(), salts, first, both, kept }
+    let begun = host.begun.lock().clone();
+    Run { trace: disk.trace(), salts, begun, first, both, kept }
 }
 
 /// Appends for a while; the last records are handed over or not, and never synced.
@@ -100,9 +112,10 @@ impl Run {
         let marked = |label| self.trace.marked(label, case.position);
         let stable = marked("stable").map_or(from, u64::cast_signed);
         let epochs = marked("epochs").map_or(0, |count| count as usize);
-        let salts = &self.salts[..epochs];
-        let read =
-            || read_tail(disk, GEOMETRY, from, salts, stable, 1).map_err(|failure| failure.to_string());
+        let (salts, begun) = (&self.salts[..epochs], self.begun[..epochs].last().copied());
+        let read = || {
+            read_tail(disk, GEOMETRY, from, salts, stable, begun, 1).map_err(|failure| failure.to_string())
+        };
         let tail = read()?;
         let got = contents(&tail);
         let (model, kept) = if epochs < 2 { (&self.first, 0) } else { (&self.both, self.kept) };
@@ -135,7 +148,7 @@ fn what_was_stable_survives_a_power_cut_at_any_call() {
 
 #[test]
 fn every_sync_of_the_log_is_needed() {
-    for reason in [SyncReason::LogName, SyncReason::Commit, SyncReason::Tail] {
+    for reason in [SyncReason::LogName, SyncReason::LogBegun, SyncReason::Commit, SyncReason::Tail] {
         let found = (0..8).any(|seed| run(seed, FaultPlan::new().drop_reason(reason)).explore(seed).is_err());
         assert!(found, "nothing was lost without {reason:?}");
     }

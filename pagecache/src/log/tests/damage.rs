@@ -2,6 +2,7 @@
 
 use super::{Model, Rig, SMALL, contents};
 use crate::error::Failure;
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::ids::Lsn;
 
 /// Three rounds of two records; the last pad's mark says that the first two rounds are stable.
@@ -91,7 +92,7 @@ fn every_flipped_bit_behind_the_last_mark_is_a_shorter_prefix() {
 fn a_damaged_segment_header_is_damage_once_something_in_it_was_stable() {
     let (rig, _, rounds) = three_rounds();
     let image = rig.disk.image();
-    for bit in 0..60 * 8 {
+    for bit in 0..SEGMENT_HEADER_BYTES * 8 {
         let mut bytes = image.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         let scanned = rig.scan_image(bytes, rig.first(), rig.first());
@@ -104,7 +105,7 @@ fn a_damaged_segment_header_is_damage_once_something_in_it_was_stable() {
         again.log.flush().unwrap();
     }
     let image = again.disk.image();
-    for bit in 0..60 * 8 {
+    for bit in 0..SEGMENT_HEADER_BYTES * 8 {
         let mut bytes = image.clone();
         bytes[SMALL.segment_bytes + bit / 8] ^= 1 << (bit % 8);
         let scanned = again.scan_image(bytes, rig.first(), rounds[2]);
@@ -152,4 +153,56 @@ fn random_bytes_never_panic() {
         bytes.truncate(bytes.len() - random.below(SMALL.segment_bytes) * (round % 2));
         let _either = rig.scan_image(bytes, rig.first(), rounds[round % 3]);
     }
+}
+
+/// Nothing but the start is recorded, and no mark says that anything was stable: what was published as the
+/// epoch began tells that the file is not what it was.
+#[test]
+fn a_file_that_lost_the_segment_with_which_the_epoch_began_is_damage() {
+    let rig = Rig::new(SMALL);
+    rig.append(b"first");
+    rig.log.flush().unwrap();
+    let image = rig.disk.image();
+    for len in 0..image.len() {
+        let cut = rig.scan_begun(image[..len].to_vec(), rig.first(), rig.first());
+        let Err(Failure::Corrupt { found, offset, .. }) = &cut else { panic!("cut at {len}: {cut:?}") };
+        assert!(found.contains(&format!("at least {} bytes", SMALL.segment_bytes)), "cut at {len}: {found}");
+        assert_eq!(*offset, len as u64);
+    }
+    let mut zeros = image.clone();
+    zeros.fill(0);
+    let lost = rig.scan_begun(zeros, rig.first(), rig.first()).unwrap_err();
+    assert!(lost.to_string().contains("lacks the log segment"), "{lost}");
+    assert_eq!(rig.scan_begun(image, rig.first(), rig.first()).unwrap().records().count(), 1);
+}
+
+/// Read from further on, where that segment is not needed, the one around the start is, once some of it was
+/// stable.
+#[test]
+fn a_file_that_lacks_the_segment_in_which_reading_starts_is_damage() {
+    let rig = Rig::new(SMALL);
+    while rig.log.stable() < rig.first() + 2 * SMALL.segment_bytes as Lsn {
+        rig.append(&[7; 500]);
+        rig.log.flush().unwrap();
+    }
+    let (from, mut image) = (rig.log.stable(), rig.disk.image());
+    assert!(rig.scan_begun(image.clone(), from, from).is_ok());
+    let first = from - from % SMALL.segment_bytes as Lsn;
+    image[rig.offset(first)..].fill(0);
+    assert!(rig.scan_begun(image.clone(), from, from).unwrap_err().is_corruption());
+    assert!(rig.scan_begun(image, first, first).is_ok(), "none of it need have been written");
+}
+
+#[test]
+fn a_segment_of_another_store_is_damage_wherever_it_lies() {
+    let (rig, _, rounds) = three_rounds();
+    let mut image = rig.disk.image();
+    let theirs = image.len();
+    image.resize(theirs + SMALL.segment_bytes, 0);
+    let header = SegmentHeader::decode(&image).unwrap();
+    SegmentHeader { store: [9; 16], ..header }.encode(&mut image[theirs..theirs + SMALL.block_bytes]);
+    let scanned = rig.scan_image(image, rig.first(), rounds[2]);
+    let Err(Failure::Corrupt { found, offset, .. }) = &scanned else { panic!("{scanned:?}") };
+    assert!(found.contains("another store"), "{found}");
+    assert_eq!(*offset, theirs as u64);
 }

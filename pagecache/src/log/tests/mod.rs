@@ -12,8 +12,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use self::disk::Disk;
-use super::tail::{SegmentRecords, Tail, TailRecord, scan};
-use super::{Geometry, Host, Log, Position};
+use super::tail::{Recorded, SegmentRecords, Tail, TailRecord, scan};
+use super::{Begun, Geometry, Host, Log, Position, STORE};
 use crate::error::{Failure, Poison};
 use crate::format::record::{HEADER_BYTES, Kind, RecordHead};
 use crate::ids::{Lsn, PageId, PageSeq};
@@ -62,13 +62,14 @@ impl Deref for Read {
     }
 }
 
-/// Scans a disk and keeps every record.
+/// Scans a disk and keeps every record. `begun` is what was published of the last epoch.
 fn read(
     disk: &dyn Storage,
     geometry: Geometry,
     from: Lsn,
     salts: &[(Lsn, u64)],
     recorded_stable: Lsn,
+    begun: Option<Begun>,
     threads: usize,
 ) -> Result<Read, Failure> {
     let record = |r: TailRecord<'_>| {
@@ -76,13 +77,16 @@ fn read(
         Record { lsn: r.lsn, kind: r.kind, pid: r.pid, seq: r.seq, payload: r.payload.to_vec() }
     };
     let digest = |records: &SegmentRecords<'_>| records.iter().map(record).collect::<Vec<_>>();
-    let (tail, records) = scan(disk, geometry, from, salts, recorded_stable, threads, digest)?;
+    let (begun, bytes) = begun.map_or((0, 0), |begun| (begun.first, begun.file_bytes));
+    let recorded = Recorded { store: STORE, from, stable: recorded_stable, salts, bytes, begun };
+    let (tail, records) = scan(disk, geometry, &recorded, threads, digest)?;
     Ok(Read { tail, records: records.concat() })
 }
 
 /// What the checkpoint would do: keeps the salts, counts, releases when asked.
 struct TestHost {
     salts: Mutex<Vec<(Lsn, u64)>>,
+    begun: Mutex<Option<Begun>>,
     truncations: Mutex<usize>,
     /// Releases up to the stable LSN at every truncation.
     releases: bool,
@@ -90,11 +94,18 @@ struct TestHost {
 }
 
 impl Host for TestHost {
-    fn begin_epoch(&self, from: Lsn) -> Result<u64, Failure> {
-        let mut salts = self.salts.lock();
-        let salt = 0xFEED_0000 + salts.len() as u64;
-        salts.push((from, salt));
-        Ok(salt)
+    fn settle(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn epoch_salt(&self) -> Result<u64, Failure> {
+        Ok(0xFEED_0000 + self.salts.lock().len() as u64)
+    }
+
+    fn begin_epoch(&self, begun: &Begun) -> Result<(), Failure> {
+        self.salts.lock().push((begun.first, begun.salt));
+        *self.begun.lock() = Some(*begun);
+        Ok(())
     }
 
     fn truncate(&self) -> Result<(), Failure> {
@@ -135,6 +146,7 @@ impl Rig {
         let log = Arc::new(log);
         let host = TestHost {
             salts: Mutex::new(salts),
+            begun: Mutex::new(None),
             truncations: Mutex::new(0),
             releases,
             log: Mutex::new(Arc::downgrade(&log)),
@@ -157,18 +169,30 @@ impl Rig {
     }
 
     fn scan(&self, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
-        self.scan_disk(self.disk.as_ref(), from, recorded_stable)
+        self.scan_disk(self.disk.as_ref(), from, recorded_stable, None)
     }
 
     /// Scans another image of this rig's file.
     fn scan_image(&self, image: Vec<u8>, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
-        self.scan_disk(&Disk::with(image), from, recorded_stable)
+        self.scan_disk(&Disk::with(image), from, recorded_stable, None)
+    }
+
+    /// As [`Rig::scan_image`], with what was published when the epoch of this rig began.
+    fn scan_begun(&self, image: Vec<u8>, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
+        let begun = *self.host.begun.lock();
+        self.scan_disk(&Disk::with(image), from, recorded_stable, Some(begun.expect("an epoch has begun")))
     }
 
     /// Every scan of every test is made with several threads too, and must not differ.
-    fn scan_disk(&self, disk: &Disk, from: Lsn, recorded_stable: Lsn) -> Result<Read, Failure> {
-        let [tail, shared] =
-            [1, 3].map(|threads| read(disk, self.geometry, from, &self.salts(), recorded_stable, threads));
+    fn scan_disk(
+        &self,
+        disk: &Disk,
+        from: Lsn,
+        recorded_stable: Lsn,
+        begun: Option<Begun>,
+    ) -> Result<Read, Failure> {
+        let [tail, shared] = [1, 3]
+            .map(|threads| read(disk, self.geometry, from, &self.salts(), recorded_stable, begun, threads));
         match (&tail, &shared) {
             (Ok(alone), Ok(shared)) => assert_eq!(alone, shared),
             (Err(alone), Err(shared)) => assert_eq!(alone.to_string(), shared.to_string()),
