@@ -1,7 +1,9 @@
 //! The program's own command line. What the commands are is [`crate::command`]'s business.
 
+use crate::output;
 use crate::size;
-use clap::builder::ValueParser;
+use crate::store::MEMORY_BYTES_MIN;
+use clap::builder::{OsStringValueParser, TypedValueParser as _, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -15,7 +17,7 @@ Without commands, repl asks for them at a prompt, or reads them from standard in
 not a terminal. 'repl -c help' lists the commands.
 
 Exit status: 0 done, 1 no such key, 2 a command cannot be read, 3 the store or a file failed,
-4 the store is damaged, 5 another process has it open.";
+4 the store is damaged, 5 another process has it open, 130 interrupted.";
 
 /// Where the commands come from.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +51,20 @@ pub struct Options {
     pub history: bool,
 }
 
+/// A path names something.
+fn a_path(text: OsString) -> Result<OsString, String> {
+    if text.is_empty() { Err("the path of the store is empty".to_owned()) } else { Ok(text) }
+}
+
+/// As much memory as a store works with.
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    if bytes >= MEMORY_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(format!("a store needs {} of memory at least", output::size(MEMORY_BYTES_MIN)))
+}
+
 fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     let value = |name: &'static str| Arg::new(name).value_parser(ValueParser::os_string());
@@ -56,7 +72,12 @@ fn command() -> Command {
         .about("A shell on an ordered key-value store")
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(AFTER_HELP)
-        .arg(value("path").value_name("PATH").help("The store [default: ./default.db, made if missing]"))
+        .arg(
+            value("path")
+                .value_name("PATH")
+                .value_parser(OsStringValueParser::new().try_map(a_path))
+                .help("The store [default: ./default.db, made if missing]"),
+        )
         .arg(flag("create").help("Make the store if there is none"))
         .arg(
             flag("read-only")
@@ -67,7 +88,7 @@ fn command() -> Command {
             Arg::new("memory")
                 .long("memory")
                 .value_name("SIZE")
-                .value_parser(size::parse)
+                .value_parser(memory)
                 .help("Memory for the store, as 64MiB or 1g [default: 1/4 of the machine's, 1 GiB at most]"),
         )
         .arg(

@@ -17,6 +17,9 @@ pub type Bytes = tree::IVec;
 /// A range of keys.
 pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
+/// The least memory that a store works with, in bytes.
+pub const MEMORY_BYTES_MIN: u64 = tree::Config::CACHE_CAPACITY_MIN;
+
 /// Bytes of a value that are in memory at a time while it is copied out.
 const PIECE_BYTES: usize = 1 << 20;
 

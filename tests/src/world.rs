@@ -102,7 +102,7 @@ impl World {
         let shape = &self.shape;
         Config::new()
             .leaf_bytes_max(shape.leaf_bytes_max)
-            .cache_capacity(shape.cache_bytes)
+            .cache_capacity_unchecked(shape.cache_bytes)
             .inline_bytes_max(shape.inline_bytes_max)
             .flush_every_ms(shape.flush_every_ms)
             .page_cache(|builder| {

@@ -179,7 +179,7 @@ fn reading_writes_logs_and_syncs_nothing() {
     within(HANG, || {
         let counted = Counted::new();
         // Far less memory than pages, so that reads evict, and changes that no image holds yet.
-        let db = counted.open(small_tree(Config::new().cache_capacity(24 << 10)));
+        let db = counted.open(small_tree(Config::new().cache_capacity_unchecked(24 << 10)));
         fill(&db, 0..2000);
         db.checkpoint().unwrap();
         db.flush().unwrap();
@@ -415,7 +415,7 @@ fn a_held_iterator_or_value_stops_no_reclamation() {
 fn a_cleanly_closed_store_opens_and_closes_again_without_a_write() {
     within(HANG, || {
         let counted = Counted::new();
-        let config = || small_tree(Config::new().cache_capacity(24 << 10));
+        let config = || small_tree(Config::new().cache_capacity_unchecked(24 << 10));
         let db = counted.open(config());
         fill(&db, 0..2000);
         (0..1000).for_each(|number| drop(db.remove(key(number)).unwrap()));

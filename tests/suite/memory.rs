@@ -20,7 +20,7 @@ fn counted(cache: u64, leaf_bytes: usize) -> (Arc<CountingStorage>, Db) {
     let storage = Arc::new(CountingStorage::new(Arc::new(SimDisk::untraced())));
     let clock = Arc::new(SimClock::new());
     let spawner = Arc::new(SimSpawner::new(clock.clone()));
-    let config = small_tree(Config::new().cache_capacity(cache)).leaf_bytes_max(leaf_bytes);
+    let config = small_tree(Config::new().cache_capacity_unchecked(cache)).leaf_bytes_max(leaf_bytes);
     let db = {
         let storage = storage.clone();
         config.page_cache(|builder| builder.storage(storage).spawner(spawner).clock(clock)).open()

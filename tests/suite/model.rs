@@ -35,7 +35,7 @@ impl World {
         let (disk, spawner, clock) = (self.disk.clone(), self.spawner.clone(), self.clock.clone());
         Config::new()
             .leaf_bytes_max(512)
-            .cache_capacity(self.cache)
+            .cache_capacity_unchecked(self.cache)
             .page_cache(|builder| {
                 builder
                     .storage(disk)

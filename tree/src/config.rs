@@ -44,6 +44,10 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The least memory that a database works with: below it each page is read and written again for nearly
+    /// every call.
+    pub const CACHE_CAPACITY_MIN: u64 = 1 << 20;
+
     /// The defaults: `default.db`, a quarter of the machine's memory but at most 1 GiB, a flush every 500 ms.
     #[must_use]
     pub fn new() -> Config {
@@ -70,9 +74,17 @@ impl Config {
     /// Bytes of memory for the database, all of it: pages and changes in memory, what readers and iterators
     /// hold, the page table, the log's buffers, what is being read or written. [`Stats::memory_owners`](crate::Stats::memory_owners)
     /// tells who has it. Pages get what the others leave, but half at least. Default: a quarter of the
-    /// machine's memory, or of what its control group allows, and at most 1 GiB. May change at each open.
+    /// machine's memory, or of what its control group allows, and at most 1 GiB. Less than
+    /// [`Config::CACHE_CAPACITY_MIN`] counts as that much. May change at each open.
     #[must_use]
     pub fn cache_capacity(self, to: u64) -> Config {
+        self.cache_capacity_unchecked(to.max(Config::CACHE_CAPACITY_MIN))
+    }
+
+    /// As [`Config::cache_capacity`], however little it is, for tests that want pages to come and go.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn cache_capacity_unchecked(self, to: u64) -> Config {
         self.with(|builder| builder.cache_capacity(to))
     }
 
@@ -202,5 +214,18 @@ impl Config {
     /// The page cache's settings, with page memory of its own for this open.
     pub(crate) fn page_cache_config(&self) -> pagecache::Config {
         self.builder.clone().fresh_memory().build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn too_little_memory_counts_as_the_least_that_works() {
+        for (asked, got) in [(0, 1 << 20), (1, 1 << 20), (64 << 10, 1 << 20), (3 << 20, 3 << 20)] {
+            let db = Config::new().temporary(true).cache_capacity(asked).open().unwrap();
+            assert_eq!(db.stats().memory_budget_bytes(), got, "{asked}");
+        }
     }
 }

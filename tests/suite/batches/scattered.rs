@@ -20,7 +20,7 @@ fn scatter(leaves: usize) {
     let budget = leaves as u64 * 800;
     let open = |cache: u64| -> Db {
         let storage = storage.clone();
-        let config = Config::new().cache_capacity(cache).flush_every_ms(None);
+        let config = Config::new().cache_capacity_unchecked(cache).flush_every_ms(None);
         config.page_cache(|builder| builder.storage(storage)).open().unwrap()
     };
     let db = open(1 << 30);

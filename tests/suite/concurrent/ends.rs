@@ -21,7 +21,7 @@ const HANG: Duration = Duration::from_secs(60);
 
 fn open(disk: &Arc<SimDisk>) -> Db {
     let disk = disk.clone();
-    small_tree(Config::new().cache_capacity(64 << 10).flush_every_ms(Some(5)))
+    small_tree(Config::new().cache_capacity_unchecked(64 << 10).flush_every_ms(Some(5)))
         .page_cache(|builder| builder.storage(disk))
         .open()
         .unwrap_or_else(|e| panic!("the store opens: {e}"))

@@ -45,7 +45,7 @@ fn interpose(other: impl Fn() + Clone + Send + Sync + 'static, at_writes: bool) 
 /// Opens without a background, and with a log that never fills: an operation in between must not have
 /// to wait for the one that it interrupts.
 fn open(storage: Arc<dyn Storage>, cache: u64, cleaning: bool) -> Db {
-    small_tree(Config::new().cache_capacity(cache))
+    small_tree(Config::new().cache_capacity_unchecked(cache))
         .page_cache(|builder| {
             stepwise(builder, storage)
                 .log_segment_bytes(64 << 10)

@@ -27,7 +27,7 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn open(disk: &Arc<SimDisk>, cache: u64) -> Db {
     let disk = disk.clone();
-    small_tree(Config::new().cache_capacity(cache).flush_every_ms(Some(5)))
+    small_tree(Config::new().cache_capacity_unchecked(cache).flush_every_ms(Some(5)))
         .page_cache(|builder| builder.storage(disk))
         .open()
         .expect("the store opens")

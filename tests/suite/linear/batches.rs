@@ -29,7 +29,7 @@ fn number_at(db: &Db, key: &[u8]) -> u64 {
 }
 
 fn open(cache: u64) -> Db {
-    let config = Config::new().temporary(true).cache_capacity(cache).flush_every_ms(Some(2));
+    let config = Config::new().temporary(true).cache_capacity_unchecked(cache).flush_every_ms(Some(2));
     small_tree(config).open().unwrap()
 }
 

@@ -90,7 +90,7 @@ fn check(got: &[u64], low: u64, high: u64, place: &str) {
 }
 
 fn run(seed: u64, cache: u64, scans: u64) {
-    let config = Config::new().temporary(true).cache_capacity(cache).flush_every_ms(Some(2));
+    let config = Config::new().temporary(true).cache_capacity_unchecked(cache).flush_every_ms(Some(2));
     let db = small_tree(config).open().unwrap();
     for number in (0..KEYS).filter(|&number| lot(number) == Lot::Stays) {
         db.insert(key(number), vec![1; 30]).unwrap();

@@ -145,7 +145,7 @@ impl Recorder<'_> {
 
 /// Runs four threads on a new store and checks the history of every hot key.
 fn run(seed: u64, cache: u64, steps: u64) {
-    let config = Config::new().temporary(true).cache_capacity(cache).flush_every_ms(Some(2));
+    let config = Config::new().temporary(true).cache_capacity_unchecked(cache).flush_every_ms(Some(2));
     let db = small_tree(config).open().unwrap();
     let (clock, start, stop) =
         (AtomicU64::new(1), Barrier::new(usize::from(THREADS)), AtomicBool::new(false));

@@ -25,7 +25,7 @@ impl Read for Pattern {
 fn counted(cache_bytes: u64) -> (Arc<CountingStorage>, Db) {
     let storage = Arc::new(CountingStorage::new(Arc::new(SimDisk::untraced())));
     let db = Config::new()
-        .cache_capacity(cache_bytes)
+        .cache_capacity_unchecked(cache_bytes)
         .flush_every_ms(None)
         .page_cache(|builder| builder.storage(storage.clone()))
         .open()

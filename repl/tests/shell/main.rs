@@ -1,102 +1,14 @@
 //! The shell as its users meet it: the real program, in a folder of its own, through each door.
 
+mod kit;
+mod refusals;
+
+use kit::Shell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use tempfile::TempDir;
-
-/// A folder with a store called `db`.
-struct Shell {
-    folder: TempDir,
-}
-
-/// What a run printed and how it ended.
-#[derive(Debug)]
-struct Ran {
-    out: Vec<u8>,
-    err: String,
-    status: i32,
-}
-
-impl Ran {
-    #[track_caller]
-    fn gives(self, out: impl AsRef<[u8]>) -> Ran {
-        let want = out.as_ref();
-        assert!(self.out == want, "wanted {:?}, got {self:#?}", want.escape_ascii().to_string());
-        self
-    }
-
-    #[track_caller]
-    fn exits(self, status: i32) -> Ran {
-        assert_eq!(self.status, status, "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn says(self, part: &str) -> Ran {
-        assert!(self.err.contains(part), "wanted {part:?} in {self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn says_nothing(self) -> Ran {
-        assert_eq!(self.err, "", "{self:#?}");
-        self
-    }
-}
-
-impl Shell {
-    fn new() -> Shell {
-        Shell { folder: tempfile::tempdir().expect("a folder") }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path(name), bytes).expect("a file");
-    }
-
-    fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_repl"));
-        command.args(arguments).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Runs with these arguments and nothing on standard input.
-    fn args<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
-        let ran = self.command(arguments).output().expect("repl starts");
-        Ran {
-            out: ran.stdout,
-            err: String::from_utf8_lossy(&ran.stderr).into(),
-            status: ran.status.code().expect("not killed"),
-        }
-    }
-
-    /// Runs `script` on standard input of `repl db --create`.
-    fn script(&self, script: impl AsRef<[u8]>) -> Ran {
-        self.feed(["db", "--create"], script)
-    }
-
-    fn feed<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, input: impl AsRef<[u8]>) -> Ran {
-        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().expect("repl starts");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        let input = input.as_ref().to_vec();
-        // A run that stops early closes the pipe, which is no fault of the test.
-        let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
-        let ran = child.wait_with_output().expect("repl ends");
-        feeder.join().expect("the feeder ends");
-        Ran {
-            out: ran.stdout,
-            err: String::from_utf8_lossy(&ran.stderr).into(),
-            status: ran.status.code().expect("not killed"),
-        }
-    }
-}
+use std::path::Path;
+use std::process::Stdio;
 
 #[test]
 fn the_default_store_is_made_and_any_other_only_on_request() {
