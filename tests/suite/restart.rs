@@ -1,6 +1,9 @@
 //! What a store must find again after a restart, and the oracle that compares it with its files.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
 
 use pagecache::{
     EventLog, Verified,
@@ -114,6 +117,30 @@ fn a_checkpoint_read_back_is_the_one_that_would_be_made_anew() {
             places += u32::from(db.verify_checkpoint().unwrap_or_else(explain) == Verified::Places);
         }
         assert!(places >= 4, "seed {seed}: places were compared {places} times");
+    }
+}
+
+/// A checkpoint that ran beside the comparison let go of what one side of it had seen: a store that was
+/// right was said to differ from its files.
+#[test]
+fn a_checkpoint_beside_the_comparison_makes_no_difference() {
+    let (disk, events) = (Arc::new(SimDisk::untraced()), EventLog::new());
+    let mut rng = Rng::new(9);
+    let db = on(&disk, &events).open().unwrap();
+    for round in 0..150 {
+        work(&db, &mut rng, 40);
+        let both_begin = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                both_begin.wait();
+                db.checkpoint().unwrap();
+                db.compact().unwrap();
+            });
+            both_begin.wait();
+            for _ in 0..3 {
+                db.verify_checkpoint().unwrap_or_else(|e| panic!("round {round}: {e}"));
+            }
+        });
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     page::chain::ALL_DURABLE,
     reclaim::pin,
     store::{self, superblocks::Publisher},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
 };
 
 /// Pages written back before the file's room is looked at again.
@@ -70,6 +70,10 @@ pub(crate) struct Checkpointer {
     pub(crate) runs: Arc<OpenRuns>,
     salts: SaltSource,
 }
+
+/// No checkpoint runs while this lives.
+#[must_use]
+pub(crate) struct Held<'c>(#[allow(dead_code, reason = "held for its lock alone")] MutexGuard<'c, State>);
 
 struct State {
     superblock: Superblock,
@@ -180,6 +184,11 @@ impl Checkpointer {
     /// Publishes the epoch of the first append after an open.
     pub(crate) fn begin_epoch(&self, begun: &Begun, stable: Lsn) -> Result<(), Failure> {
         self.state.lock().change(|next| begin_epoch(next, begun, stable))
+    }
+
+    /// Waits for a checkpoint that runs, and keeps the next one from beginning while what is returned lives.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held(self.state.lock())
     }
 
     /// True if another salt fits the superblock.

@@ -70,6 +70,8 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
     /// Compares every page with what an open would make of the files as they are: the newest checkpoint,
     /// and the log's tail folded over it. Nobody may be changing pages meanwhile.
     pub(super) fn verify(&self) -> Result<Verified, Failure> {
+        // A checkpoint between the two looks would let go of what the first one saw.
+        let _both_sides_are_of_one_checkpoint = self.checkpointer.hold();
         self.log.hand_over()?;
         let poison = Arc::new(Poison::read_only(self.storage.path(FileId::Pages)));
         let again: Opened<M> = open::open(&self.reader, &self.storage, &poison)?;
