@@ -77,8 +77,8 @@ pub(crate) fn open<M: Materializer + Sync>(
         });
     }
     if !was_recovered {
-        config.may_create(&storage.path(FileId::Pages))?;
         refuse_log_alone(storage)?;
+        config.may_create(&storage.path(FileId::Pages))?;
         superblocks::create(&**storage, &first_superblock(config, salts))?;
     } else if !settings.read_only && !exists(storage, FileId::Log)? {
         // Whoever made the store may have died before the name of its pages was durable: a log that has a

@@ -200,11 +200,11 @@ fn make_if_missing(config: &Config, storage: &dyn Storage, source: SaltSource) -
         }
         return Ok(());
     }
-    config.may_create(&path)?;
     if exists(storage, FileId::Log)? {
         let found = format!("the file is gone, though {} is there", storage.path(FileId::Log).display());
         return Err(Failure::Corrupt { found, path, offset: 0 });
     }
+    config.may_create(&path)?;
     let mut uuid = [0; 16];
     uuid[..8].copy_from_slice(&source.salt(u64::MAX).to_le_bytes());
     uuid[8..].copy_from_slice(&source.salt(u64::MAX - 1).to_le_bytes());

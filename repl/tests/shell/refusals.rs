@@ -1,6 +1,32 @@
 //! What the shell refuses, and what it says then.
 
 use crate::kit::Shell;
+use std::fs;
+
+#[test]
+fn a_store_without_its_pages_is_damaged_and_says_what_is_missing() {
+    let shell = Shell::new();
+    shell.script("set k v").exits(0);
+    fs::remove_file(shell.path("db/pages")).expect("it was there");
+    for more in [&["count"][..], &["--read-only", "count"], &["--create", "count"]] {
+        let ran = shell.args([&["db"], more].concat()).gives("").exits(4);
+        ran.says("db/pages").says("the file is gone, though db/log is there").says("from a copy");
+    }
+    assert!(!shell.path("db/pages").exists());
+}
+
+#[test]
+fn a_killed_store_whose_log_was_emptied_is_damaged() {
+    let shell = Shell::new();
+    shell.killed("db", "set k v; flush");
+    shell.args(["db", "get", "k"]).gives("v\n").exits(0);
+    shell.killed("db", "set k w; flush");
+    fs::write(shell.path("db/log"), "").expect("it was there");
+    for more in [&["get", "k"][..], &["--read-only", "get", "k"]] {
+        let ran = shell.args([&["db"], more].concat()).gives("").exits(4);
+        ran.says("byte 0 of db/log").says("the file ends here").says("from a copy");
+    }
+}
 
 #[test]
 fn what_no_store_works_with_is_refused_by_name() {
