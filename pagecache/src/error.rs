@@ -41,7 +41,8 @@ pub enum Failure {
         /// The first failure.
         cause: Arc<Failure>,
     },
-    /// The disk is full. Nothing was acknowledged and nothing is lost; free space and try again.
+    /// The disk is full, or a quota or a limit on the length of files is reached. Nothing was acknowledged and
+    /// nothing is lost; make room and try again.
     DiskFull {
         /// The file that could not grow.
         path: PathBuf,
@@ -119,7 +120,8 @@ impl Failure {
         needed: u64,
         source: io::Error,
     ) -> Failure {
-        if source.kind() == io::ErrorKind::StorageFull {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
             return Failure::DiskFull { path, needed };
         }
         Failure::Io { doing, path, offset, source: Arc::new(source) }
@@ -140,7 +142,8 @@ impl fmt::Display for Failure {
             }
             Failure::DiskFull { path, needed } => write!(
                 f,
-                "the disk is full: {} needs {needed} more bytes; free some space and try again",
+                "the disk is full, or a quota or a limit on files is reached: {} needs {needed} more bytes; make \
+                 room and try again",
                 path.display()
             ),
             Failure::Locked { path, holder } => {
@@ -281,5 +284,22 @@ fn told(cause: &Arc<Failure>) -> Failure {
     match **cause {
         Failure::ReadOnly { .. } => (**cause).clone(),
         _ => Failure::Poisoned { cause: cause.clone() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, path::PathBuf};
+
+    use super::Failure;
+
+    #[test]
+    fn what_keeps_a_file_from_growing_is_no_room_and_all_else_is_not() {
+        let told = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            matches!(Failure::from_io("writing", PathBuf::new(), 0, 1, error), Failure::DiskFull { .. })
+        };
+        // No space, beyond the limit of a file, beyond the quota; input or output failed, read-only.
+        assert_eq!([28, 27, 122, 5, 30].map(told), [true, true, true, false, false]);
     }
 }

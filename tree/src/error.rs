@@ -55,7 +55,8 @@ pub enum Error {
         /// A file of the store.
         path: PathBuf,
     },
-    /// The disk is full. Nothing was lost; free some space and try again.
+    /// The disk is full, or a quota or a limit on the length of files is reached. Nothing was lost; make room and
+    /// try again.
     DiskFull {
         /// The file that could not grow.
         path: PathBuf,
@@ -287,11 +288,9 @@ impl fmt::Display for Error {
             }
             Error::Locked { path, holder } => Failure::Locked { path: path.clone(), holder: *holder }.fmt(f),
             Error::ReadOnly { path } => Failure::ReadOnly { path: path.clone() }.fmt(f),
-            Error::DiskFull { path, needed } => write!(
-                f,
-                "the disk is full: {} needs {needed} more bytes; free some space and try again",
-                path.display()
-            ),
+            Error::DiskFull { path, needed } => {
+                Failure::DiskFull { path: path.clone(), needed: *needed }.fmt(f)
+            }
             Error::Poisoned { cause } => {
                 write!(f, "an earlier write failed, open the store again to write: {cause}")
             }
@@ -302,7 +301,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Io(error) => Some(error),
+            // Its own text is this error's text: below it is what the system said.
+            Error::Io(error) => error.source(),
             Error::Poisoned { cause } => Some(&**cause),
             _ => None,
         }
@@ -338,7 +338,8 @@ mod tests {
             for part in ["writing the log", "4096", "/db/log"] {
                 assert!(text.contains(part), "{part:?} is not in {text:?}");
             }
-            assert!(error.source().is_some());
+            let below = error.source().expect("the system's own word").to_string();
+            assert!(!below.contains("writing the log"), "it was said already: {below}");
             assert!(matches!(error, Error::Io(ref e) if e.kind() == io::ErrorKind::PermissionDenied));
             assert_ne!(error, error.clone(), "as in sled");
         }

@@ -41,3 +41,21 @@ fn what_no_store_works_with_is_refused_by_name() {
     let help = shell.args(["--help"]).exits(0);
     assert!(String::from_utf8_lossy(&help.out).contains("130 interrupted"), "{help:?}");
 }
+
+#[test]
+fn a_limit_on_files_is_a_full_disk_and_not_the_end() {
+    let shell = Shell::new();
+    let rows: String = (0..20_000).map(|n| format!("key {n:06}\t{}\n", "v".repeat(200))).collect();
+    shell.write("rows", rows.replace("key ", "key"));
+    // 3 MiB, in units of 512 bytes.
+    let limited = r#"trap '' XFSZ; ulimit -f 6144; exec "$0" db --create import rows --flush-every 1000"#;
+    let ran = shell.sh(limited).says("the disk is full").says("limit").exits(3);
+    assert!(!ran.err.contains("an earlier write failed"), "{ran:?}");
+    let durable = ran.err.lines().filter_map(|line| line.strip_prefix("durable ")).next_back();
+    let durable: u64 = durable.expect("some were").parse().expect("a number");
+    let kept = shell.args(["db", "count"]).exits(0);
+    let kept: u64 = String::from_utf8_lossy(&kept.out).trim().parse().expect("a number");
+    assert!((durable..20_000).contains(&kept), "{kept} of {durable}");
+    shell.args(["db", "import", "rows"]).exits(0);
+    shell.args(["db", "count"]).gives("20000\n");
+}
