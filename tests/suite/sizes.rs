@@ -47,8 +47,22 @@ fn what_is_too_large_is_refused_by_name_and_nothing_has_happened() {
     let refused = db.apply_batch(batch);
     assert!(matches!(refused, Err(Error::TooLarge { what: "batch", .. })), "{refused:?}");
     assert_eq!(db.len(), 1);
-    assert!(db.insert(vec![7; 70_000], "v").is_err(), "a key above 64 KiB");
+    let mut batch = Batch::default();
+    batch.insert(vec![7; 65_536], "v");
+    let refusals = [
+        ("insert", db.insert(vec![7; 65_536], "v").map(drop)),
+        ("remove", db.remove(vec![7; 70_000]).map(drop)),
+        ("put_from", db.put_from(vec![7; 65_536], 1 << 20, &vec![0; 1 << 20][..]).map(drop)),
+        ("batch", db.apply_batch(batch)),
+    ];
+    for (call, refused) in refusals {
+        assert!(
+            matches!(refused, Err(Error::TooLarge { what: "key", limit: 65_535, .. })),
+            "{call}: {refused:?}"
+        );
+    }
     assert_eq!(db.len(), 1);
+    db.insert(vec![7; 65_535], "v").unwrap();
 }
 
 /// A value that no record could hold was refused.

@@ -25,6 +25,7 @@ mod materializer;
 mod metrics;
 mod node;
 mod ops;
+mod source;
 mod tree;
 mod value;
 

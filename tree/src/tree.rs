@@ -13,7 +13,8 @@ use crate::{
     iter::Range,
     metrics::Call,
     node::Stored,
-    ops::{Decision, Looked},
+    ops::{Core, Decision, Looked},
+    source::Counted,
 };
 
 impl Tree {
@@ -77,14 +78,20 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if `source` fails or ends early, [`Error::TooLarge`] above 1 GiB, others as
+    /// [`Error::Io`] if `source` fails or ends early, naming the key and how far it came, [`Error::TooLarge`] above 1 GiB, others as
     /// [`Tree::insert`]; all without effect.
-    pub fn put_from<K, S>(&self, key: K, bytes: u64, mut source: S) -> Result<Lsn>
+    pub fn put_from<K, S>(&self, key: K, bytes: u64, source: S) -> Result<Lsn>
     where
         K: AsRef<[u8]>,
         S: Read,
     {
         let key = key.as_ref();
+        let mut source = Counted::new(source);
+        self.put_counted(key, bytes, &mut source).map_err(|error| source.explain(key, bytes, error))
+    }
+
+    fn put_counted(&self, key: &[u8], bytes: u64, source: &mut dyn Read) -> Result<Lsn> {
+        Core::check_key(key)?;
         let changed = match usize::try_from(bytes) {
             Ok(bytes) if bytes <= self.core.inline_bytes_max => {
                 let mut value = vec![0; bytes];
@@ -93,7 +100,7 @@ impl Tree {
             }
             _ => {
                 let _timing = self.metrics.time(Call::Set);
-                let value = self.core.write_apart(bytes, &mut source)?;
+                let value = self.core.write_apart(bytes, source)?;
                 self.core.change(key, |_| (Decision::Adopt(&value), ()))?
             }
         };

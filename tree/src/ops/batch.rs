@@ -56,6 +56,7 @@ impl Core {
         let write =
             |(key, value): KeyWrite<'b>| Write { key, value: value.map(|value| &**value), apart: None };
         let mut writes: Vec<Write<'b>> = batch.sorted().into_iter().map(write).collect();
+        writes.iter().try_for_each(|write| Core::check_key(write.key))?;
         self.write_all_apart(&mut writes)?;
         let mut touched = Vec::new();
         let mut tries = 0;

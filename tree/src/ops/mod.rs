@@ -33,7 +33,7 @@ pub(crate) use self::{
 };
 use crate::{
     materializer::{Root, TreeMaterializer},
-    node::{Frag, Node},
+    node::{Frag, KEY_BYTES_MAX, Node},
 };
 
 /// Bytes above which a leaf is split.
@@ -79,6 +79,16 @@ impl Core {
         }
         let remedy = "split it, or make the database with larger log segments";
         Err(Failure::TooLarge { what: "key and value", bytes: bytes as u64, limit: limit as u64, remedy })
+    }
+
+    /// Refuses a key whose length is not written anywhere.
+    pub(crate) fn check_key(key: &[u8]) -> Result<(), Failure> {
+        if key.len() <= KEY_BYTES_MAX {
+            return Ok(());
+        }
+        let remedy = "put the rest of it into the value";
+        let (bytes, limit) = (key.len() as u64, KEY_BYTES_MAX as u64);
+        Err(Failure::TooLarge { what: "key", bytes, limit, remedy })
     }
 
     /// Bytes that a key and what its leaf holds for it may have.

@@ -116,6 +116,7 @@ impl Core {
         key: &[u8],
         decide: impl FnMut(Option<Stored<'_>>) -> (Decision<'v>, T),
     ) -> Result<Changed<T>, Failure> {
+        Core::check_key(key)?;
         let changed = self.change_leaf(key, decide)?;
         if changed.lsn.is_some() {
             self.pages.pay();
