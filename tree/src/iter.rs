@@ -69,6 +69,8 @@ struct Stretch {
     ahead: Option<(PageId, Part)>,
     /// The next part is asked for when this record is reached.
     ask_at: usize,
+    /// The key of the value that could not be read.
+    failed: Option<IVec>,
 }
 
 /// Records before the end of a leaf at which a part of the next is asked for, and records between two parts at
@@ -99,7 +101,7 @@ impl Stretch {
         let to = to.max(from);
         let loan = if to - from > 1 { Loan::Unasked } else { Loan::Refused };
         let may_hold_apart = leaf.may_hold_apart();
-        Stretch { leaf, from, to, loan, may_hold_apart, ahead: None, ask_at: usize::MAX }
+        Stretch { leaf, from, to, loan, may_hold_apart, ahead: None, ask_at: usize::MAX, failed: None }
     }
 
     /// Will ask for the leaf behind this one, if the range goes on in it.
@@ -180,7 +182,7 @@ impl Stretch {
     /// As [`Stretch::entry`], of a value that lives apart: it is read now, and if it is gone the key's value
     /// of now counts.
     fn apart_entry(
-        &self,
+        &mut self,
         at: usize,
         apart: Apart,
         core: &Core,
@@ -191,11 +193,18 @@ impl Stretch {
         if wants == Wants::Keys {
             return Ok(Some((key, IVec::default())));
         }
-        let value = match core.load(apart)? {
-            Some(bytes) => Some(IVec::from(bytes)),
-            None => core.get_with(&key, |value| value.map(IVec::from))?,
+        let value = match core.load(apart) {
+            Ok(Some(bytes)) => Ok(Some(IVec::from(bytes))),
+            Ok(None) => core.get_with(&key, |value| value.map(IVec::from)),
+            Err(failure) => Err(failure),
         };
-        Ok(value.map(|value| (key, value)))
+        match value {
+            Ok(value) => Ok(value.map(|value| (key, value))),
+            Err(failure) => {
+                self.failed = Some(key);
+                Err(failure.into())
+            }
+        }
     }
 }
 
@@ -216,6 +225,7 @@ pub struct Iter {
     back: Option<Stretch>,
     done: bool,
     wants: Wants,
+    failed: Option<IVec>,
 }
 
 impl fmt::Debug for Iter {
@@ -227,7 +237,14 @@ impl fmt::Debug for Iter {
 impl Iter {
     pub(crate) fn new(core: Core, range: Range) -> Iter {
         let done = range.is_empty();
-        Iter { core, range, front: None, back: None, done, wants: Wants::Entries }
+        Iter { core, range, front: None, back: None, done, wants: Wants::Entries, failed: None }
+    }
+
+    /// The key whose value could not be read, if that is what ended this iterator: a value that is too large to be
+    /// read whole, or damaged. What lies beyond it can be had by a range from there on.
+    #[must_use]
+    pub fn failed_at(&self) -> Option<&[u8]> {
+        self.failed.as_deref()
     }
 
     /// The keys alone: values in pages of their own are not read.
@@ -309,6 +326,8 @@ impl Iter {
         let outcome = step(self).transpose();
         if !matches!(outcome, Some(Ok(_))) {
             self.done = true;
+            self.failed =
+                [&mut self.front, &mut self.back].into_iter().flatten().find_map(|end| end.failed.take());
             self.front = None;
             self.back = None;
         }

@@ -16,9 +16,11 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod checksum;
 mod config;
 mod db;
 mod error;
+mod flushing;
 mod iter;
 mod ivec;
 mod materializer;

@@ -10,6 +10,7 @@ use pagecache::Lsn;
 use crate::{
     Batch, CompareAndSwapError, Durability, Error, IVec, Iter, Result, Tree, ValueReader,
     db::from_page_error,
+    flushing::Flushing,
     iter::Range,
     metrics::Call,
     node::Stored,
@@ -366,6 +367,16 @@ impl Tree {
         let before = self.durable_lsn();
         self.core.pages.flush().map_err(from_page_error)?;
         Ok(usize::try_from(self.durable_lsn() - before).unwrap_or(0))
+    }
+
+    /// As [`Tree::flush`], by a thread of its own that lives as long as that takes. What is returned may be
+    /// dropped; the flush is made all the same, and the database counts as in use until then.
+    ///
+    /// # Errors
+    ///
+    /// The future's, as [`Tree::flush`].
+    pub fn flush_async(&self) -> impl Future<Output = Result<usize>> + Send + 'static + use<> {
+        Flushing::start(self)
     }
 
     /// Every entry, in key order; double-ended. Holds no lock and no guard: it sees each leaf as it
