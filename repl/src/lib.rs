@@ -40,7 +40,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use store::Store;
+use store::{Closed, Store};
 
 /// Runs the shell with the program's name and arguments; returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -66,7 +66,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let ended = feed(&mut session, &options, &opened);
         (ended, session.all_found || session.prompt)
     };
-    let closed = store.close().inspect_err(|failure| say(&format!("repl: {failure}")));
+    let closed = match store.close() {
+        Ok(Closed::Tidied) => Ok(()),
+        Ok(Closed::AsFound) => {
+            say("repl: the disk is full, so the log was left as it was; nothing is lost");
+            Ok(())
+        }
+        Err(failure) => {
+            // What stopped a command may stop the close too, and was told then.
+            let told = ended.as_ref().err().map(ToString::to_string);
+            if told.as_deref() != Some(&*failure.to_string()) {
+                say(&format!("repl: {failure}"));
+            }
+            Err(failure)
+        }
+    };
     let ended = match ended {
         // That nobody read to the end is no failure, but losing what was set would be.
         Ok(()) | Err(Failure::OutputClosed) => closed.and(ended),

@@ -4,7 +4,9 @@
 //! creates files nor fills a folder of something else. Every engine error becomes a [`Failure`]
 //! with its exit status here.
 
-use crate::exit::{Failure, Result, shown};
+use crate::exit::{Failure, NAMED_COLUMNS, Result, shown};
+use crate::output::spelled_within;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
@@ -29,6 +31,18 @@ pub struct Store {
     db: tree::Db,
     path: PathBuf,
     read_only: bool,
+    /// A command was to change something.
+    wrote: Cell<bool>,
+}
+
+/// How a store was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// All there is to do was done.
+    Tidied,
+    /// The disk is full: the next open has the log to read that this one had. Nothing was changed, so nothing
+    /// is lost.
+    AsFound,
 }
 
 /// Changes that are applied together or not at all.
@@ -59,8 +73,8 @@ impl Store {
             Found::SomethingElse => return Err(Failure::Store(format!("{} is not a store", shown(path)))),
         }
         let db = config(path, memory).read_only(true).timing(true).open();
-        let db = db.map_err(|error| failure(path, error))?;
-        Ok(Store { db, path: path.to_owned(), read_only: true })
+        let db = db.map_err(|error| failure(path, true, error))?;
+        Ok(Store { db, path: path.to_owned(), read_only: true, wrote: Cell::new(false) })
     }
 
     /// Opens the store at `path`, making it where there is none if `create`. The second part
@@ -80,8 +94,9 @@ impl Store {
             Found::Store | Found::Nothing => {}
         }
         let config = config(path, memory).create(found == Found::Nothing).timing(true);
-        let db = config.open().map_err(|error| failure(path, error))?;
-        Ok((Store { db, path: path.to_owned(), read_only: false }, found == Found::Nothing))
+        let db = config.open().map_err(|error| failure(path, false, error))?;
+        let store = Store { db, path: path.to_owned(), read_only: false, wrote: Cell::new(false) };
+        Ok((store, found == Found::Nothing))
     }
 
     /// Where the store is.
@@ -89,15 +104,20 @@ impl Store {
         &self.path
     }
 
-    /// Refuses if the store was opened for reading alone.
+    /// Said before a command that writes: refuses if the store was opened for reading alone.
     pub fn writable(&self) -> Result<()> {
+        self.wrote.set(true);
         if self.read_only { Err(Failure::ReadOnly(self.path.clone())) } else { Ok(()) }
     }
 
     /// Makes everything durable and closes.
-    pub fn close(self) -> Result<()> {
-        let Store { db, path, .. } = self;
-        db.close().map_err(|error| failure(&path, error))
+    pub fn close(self) -> Result<Closed> {
+        let Store { db, path, read_only, wrote } = self;
+        match db.close() {
+            Ok(()) => Ok(Closed::Tidied),
+            Err(tree::Error::DiskFull { .. }) if !wrote.get() => Ok(Closed::AsFound),
+            Err(error) => Err(failure(&path, read_only, error)),
+        }
     }
 
     /// The value of `key`.
@@ -152,8 +172,8 @@ impl Store {
     }
 
     /// The records in `range`, in order of their keys from either end.
-    pub fn records(&self, range: Range) -> impl DoubleEndedIterator<Item = Result<(Bytes, Bytes)>> + '_ {
-        self.db.range::<Vec<u8>, _>(range).map(|record| record.map_err(|error| self.failure(error)))
+    pub fn records(&self, range: Range) -> Records<'_> {
+        Records { store: self, entries: self.db.range::<Vec<u8>, _>(range) }
     }
 
     /// How many records there are.
@@ -200,7 +220,44 @@ impl Store {
     }
 
     fn failure(&self, error: tree::Error) -> Failure {
-        failure(&self.path, error)
+        failure(&self.path, self.read_only, error)
+    }
+}
+
+/// Records of a store in order.
+pub struct Records<'s> {
+    store: &'s Store,
+    entries: tree::Iter,
+}
+
+impl Records<'_> {
+    fn failure(&self, error: tree::Error) -> Failure {
+        match (error, self.entries.failed_at()) {
+            (tree::Error::TooLarge { bytes, limit, .. }, Some(key)) => {
+                let key = spelled_within(key, NAMED_COLUMNS);
+                Failure::Store(format!(
+                    "the value of {key} has {bytes} bytes, and {limit} fit into the memory for one; \
+                     'get {key} > FILE' writes it whole, and more is shown with a larger --memory"
+                ))
+            }
+            (error, _) => self.store.failure(error),
+        }
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<(Bytes, Bytes)>;
+
+    fn next(&mut self) -> Option<Result<(Bytes, Bytes)>> {
+        let record = self.entries.next()?;
+        Some(record.map_err(|error| self.failure(error)))
+    }
+}
+
+impl DoubleEndedIterator for Records<'_> {
+    fn next_back(&mut self) -> Option<Result<(Bytes, Bytes)>> {
+        let record = self.entries.next_back()?;
+        Some(record.map_err(|error| self.failure(error)))
     }
 }
 
@@ -239,16 +296,40 @@ fn look(path: &Path) -> Result<Found> {
     }
 }
 
-fn failure(path: &Path, error: tree::Error) -> Failure {
+fn forbids_writing(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+fn failure(path: &Path, read_only: bool, error: tree::Error) -> Failure {
     match error {
         tree::Error::Locked { holder, .. } => Failure::Locked(path.to_owned(), holder),
         tree::Error::ReadOnly { .. } => Failure::ReadOnly(path.to_owned()),
-        tree::Error::Io(source) if source.kind() == ErrorKind::PermissionDenied => {
+        tree::Error::Io(source) if !read_only && forbids_writing(source.kind()) => {
             let hint = "to look into it without changing it, give --read-only";
             Failure::Store(format!("cannot use the store {}: {source}; {hint}", shown(path)))
         }
         tree::Error::Io(source) => Failure::Io { doing: "use the store", path: path.to_owned(), source },
         damaged if damaged.is_corruption() => Failure::Damaged(damaged.to_string()),
         other => Failure::Store(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failure;
+    use std::io::{Error, ErrorKind};
+    use std::path::Path;
+
+    #[test]
+    fn the_way_to_only_read_is_shown_to_whom_it_helps() {
+        for (kind, read_only, is_shown) in [
+            (ErrorKind::PermissionDenied, false, true),
+            (ErrorKind::ReadOnlyFilesystem, false, true),
+            (ErrorKind::PermissionDenied, true, false),
+            (ErrorKind::NotFound, false, false),
+        ] {
+            let told = failure(Path::new("db"), read_only, tree::Error::Io(Error::from(kind))).to_string();
+            assert_eq!(told.contains("--read-only"), is_shown, "{kind:?}, {read_only}: {told}");
+        }
     }
 }

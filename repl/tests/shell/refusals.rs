@@ -43,6 +43,33 @@ fn what_no_store_works_with_is_refused_by_name() {
 }
 
 #[test]
+fn a_value_too_large_to_be_shown_is_named_with_the_command_that_writes_it() {
+    let shell = Shell::new();
+    shell.write("film", vec![b'x'; 3 << 20]);
+    shell.script("set a 1; set 'the film' --from film; set z 2").exits(0);
+    let little = ["--memory", "1MiB", "db"];
+    for (command, before) in
+        [(&["scan"][..], "a\t1\n"), (&["scan", "--reverse"], "z\t2\n"), (&["export"], "a\t1\n")]
+    {
+        let ran = shell.args([&little[..], command].concat()).gives(before).exits(3);
+        let ran = ran.says("the value of \"the film\" has 3145728 bytes");
+        let ran = ran.says("'get \"the film\" > FILE' writes it").says("--memory");
+        assert!(!ran.err.contains("get_reader") && !ran.err.contains("cache_capacity"), "{ran:?}");
+    }
+    let ran = shell.args([&little[..], &["get", "the film"]].concat()).exits(0);
+    assert_eq!(ran.out.len(), (3 << 20) + 1);
+}
+
+#[test]
+fn an_output_that_is_closed_is_an_error_and_one_that_is_thrown_away_is_not() {
+    let shell = Shell::new();
+    shell.script("set a 1").exits(0);
+    shell.sh(r#""$0" db get a >&-"#).says("cannot write to standard output").exits(3);
+    shell.sh(r#""$0" db -c 'set b 2' >&-"#).says_nothing().exits(0);
+    shell.sh(r#""$0" db get b >/dev/null"#).says_nothing().exits(0);
+}
+
+#[test]
 fn a_limit_on_files_is_a_full_disk_and_not_the_end() {
     let shell = Shell::new();
     let rows: String = (0..20_000).map(|n| format!("key {n:06}\t{}\n", "v".repeat(200))).collect();
@@ -58,4 +85,26 @@ fn a_limit_on_files_is_a_full_disk_and_not_the_end() {
     assert!((durable..20_000).contains(&kept), "{kept} of {durable}");
     shell.args(["db", "import", "rows"]).exits(0);
     shell.args(["db", "count"]).gives("20000\n");
+}
+
+/// The store was killed, and its close finds no room for the checkpoint that the log stands for.
+#[test]
+fn an_answer_that_was_given_is_no_failure_because_the_disk_is_full() {
+    let shell = Shell::new();
+    // So short a log that it is within the limit, whatever was flushed in between.
+    for _ in 0..50 {
+        let _ = fs::remove_dir_all(shell.path("db"));
+        shell.killed("db", "set a 1; flush");
+        if fs::read(shell.path("db/log")).expect("a log")[8192..].iter().all(|byte| *byte == 0) {
+            break;
+        }
+    }
+    let limited = |commands: &str| format!(r#"trap '' XFSZ; ulimit -f 16; exec "$0" db -c '{commands}'"#);
+    for _ in 0..2 {
+        let ran = shell.sh(&limited("get a; count")).gives("1\n1\n").exits(0);
+        ran.says("the disk is full, so the log was left as it was; nothing is lost");
+    }
+    let ran = shell.sh(&limited("set b 2")).exits(3);
+    assert_eq!(ran.err.matches("File too large").count(), 1, "told once: {ran:?}");
+    shell.args(["db", "get", "a"]).gives("1\n").says_nothing().exits(0);
 }
