@@ -57,12 +57,14 @@ fn write(db: &Db, keys: std::ops::Range<u32>) {
     db.flush().expect("a flush");
 }
 
-/// What a process leaves that is killed after it has synced all it wrote.
-fn killed(lives: &[std::ops::Range<u32>]) -> Folder {
+/// What processes leave that write so many keys each, and are killed after they have synced them.
+fn killed(lives: &[u32]) -> Folder {
     let mut folder = Folder::new();
+    let mut written = 0;
     for keys in lives {
         let db = config(&folder.0).open().expect("it opens");
-        write(&db, keys.clone());
+        write(&db, written..written + keys);
+        written += keys;
         folder = Folder::of(&folder.0, &folder.0);
     }
     folder
@@ -94,9 +96,9 @@ fn is_refused(folder: &Folder, name: &str) {
 #[test]
 fn a_killed_store_whose_log_was_cut_is_refused() {
     let stores = [
-        ("one life", killed(&[0..100])),
-        ("two lives", killed(&[0..100, 100..200])),
-        ("several segments", killed(&[0..6000])),
+        ("one life", killed(&[100])),
+        ("two lives", killed(&[100, 100])),
+        ("several segments", killed(&[6000])),
     ];
     for (name, store) in &stores {
         for len in [0, 1, 60, 76, 512, 1000, 4096, 8192, 100_000, LOG_SEGMENT_BYTES - 1] {
@@ -118,7 +120,7 @@ fn a_killed_store_whose_log_was_cut_is_refused() {
 
 #[test]
 fn a_log_of_zeros_is_refused() {
-    let store = killed(&[0..100]);
+    let store = killed(&[100]);
     let zeros = Folder::of(&store.0, &store.0);
     zeros.cut("log", 0);
     zeros.cut("log", LOG_SEGMENT_BYTES);
@@ -127,7 +129,7 @@ fn a_log_of_zeros_is_refused() {
 
 #[test]
 fn a_log_and_pages_of_two_stores_are_refused() {
-    let (one, other, closed) = (killed(&[0..100]), killed(&[0..300]), closed());
+    let (one, other, closed) = (killed(&[100]), killed(&[300]), closed());
     is_refused(&Folder::of(&one.0, &other.0), "the log of another killed store");
     is_refused(&Folder::of(&other.0, &one.0), "the pages of another killed store");
     is_refused(&Folder::of(&closed.0, &one.0), "the pages of a closed store beside a killed one's log");
