@@ -278,6 +278,7 @@ fn segment_header(first: u64, continues: u64) -> Vec<u8> {
     for number in [first, LOG_SEGMENT, SALT, LOG_SEGMENT, continues] {
         out.extend_from_slice(&number.to_le_bytes());
     }
+    out.extend_from_slice(&UUID);
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
     out.resize(BLOCK as usize, 0);
