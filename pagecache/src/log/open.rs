@@ -229,7 +229,12 @@ impl Log {
         written.map_err(|source| self.give_up("writing the log's first segment", offset, source))?;
         let synced = self.disk.sync(FileId::Log, SyncReason::LogBegun);
         synced.map_err(|source| self.give_up("syncing the log's first segment", offset, source))?;
-        let begun = Begun { first, salt, file_bytes: offset + self.geometry.segment_bytes as u64 };
+        // What lies behind the header in a slot that was found may be in a cache alone, after a sync that failed.
+        let proven = match self.segments.is_new(slot) {
+            true => self.geometry.segment_bytes,
+            false => self.geometry.block_bytes,
+        };
+        let begun = Begun { first, salt, file_bytes: offset + proven as u64 };
         host.begin_epoch(&begun).map_err(|failure| self.poison.set(failure))?;
         self.epoch.get_or_init(|| Epoch { salt, seed: Seed::new(salt) });
         Ok(Some(InUse { first, slot }))

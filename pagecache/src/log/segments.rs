@@ -34,6 +34,8 @@ pub(super) struct Segments {
     streams: AtomicBool,
     segment_bytes: u64,
     slots_max: u64,
+    /// Slots below this were there at open.
+    found: u64,
 }
 
 /// What a segment is taken for.
@@ -71,6 +73,7 @@ impl Segments {
             streams: AtomicBool::new(false),
             segment_bytes: geometry.segment_bytes as u64,
             slots_max: geometry.capacity_bytes / geometry.segment_bytes as u64,
+            found: written,
         }
     }
 
@@ -265,6 +268,11 @@ impl Segments {
     /// Nothing below this is needed.
     pub(super) fn released(&self) -> Lsn {
         self.released.load(Relaxed).cast_signed()
+    }
+
+    /// True if the slot was written whole since the open.
+    pub(super) fn is_new(&self, slot: u64) -> bool {
+        slot >= self.found
     }
 
     /// True if there is a free slot, or one can be made.

@@ -315,7 +315,9 @@ impl Segments {
         let mut table = self.table.lock();
         let segment = self.layout.segments_in(file_bytes).checked_sub(1)?;
         let used = self.layout.block_up(file_bytes - self.layout.segment_start(segment));
-        if used == self.layout.segment_bytes() || table.at(segment).state != State::Sealed {
+        // Beyond the list lies what was written while the store was being opened to be compared.
+        let is_sealed = table.list.get(segment as usize).is_some_and(|found| found.state == State::Sealed);
+        if used == self.layout.segment_bytes() || !is_sealed {
             return None;
         }
         table.at(segment).state = State::Active;
