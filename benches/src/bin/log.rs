@@ -28,7 +28,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const RECORD: [u8; 200] = [0x5A; 200];
 const APPENDS: u64 = 1 << 21;
-const SEQUENTIAL_BYTES: u64 = 256 << 20;
+const SEQUENTIAL_BYTES: u64 = 1 << 30;
 const PIECE_BYTES: usize = 2 << 20;
 const ROUNDS: usize = 5;
 /// As the headers of Linux have it, but for a few processors.

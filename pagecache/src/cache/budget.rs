@@ -24,6 +24,8 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 const LOG_DIVISOR: usize = 4;
 /// A turn of the log is not shorter than this, in bytes.
 const TURN_BYTES_MIN: usize = 64 << 10;
+/// Nor longer: so the buffers stay in the processor's cache.
+const TURN_BYTES_MAX: usize = 512 << 10;
 /// Part of the pages' share that writers leave to readers.
 const READERS_DIVISOR: usize = 20;
 /// Bytes of part-filled slabs that every store may have on top: one or two of each class that is in use.
@@ -104,7 +106,8 @@ impl Budget {
     /// How long a turn of one of the log's `buffers` may be, a turn for a larger record apart; charged
     /// from now on.
     pub(crate) fn take_log_turns(&self, buffers: usize, buffer_bytes: usize) -> usize {
-        let turn = (self.bytes / LOG_DIVISOR / buffers).max(TURN_BYTES_MIN).min(buffer_bytes);
+        let share = self.bytes / LOG_DIVISOR / buffers;
+        let turn = share.clamp(TURN_BYTES_MIN, TURN_BYTES_MAX).min(buffer_bytes);
         self.log_bytes.store(turn * buffers, Ordering::Relaxed);
         turn
     }
@@ -202,10 +205,10 @@ mod tests {
     #[test]
     fn pages_get_what_the_others_leave_and_half_at_least() {
         let budget = Budget::new(100 << 20);
-        assert_eq!(budget.take_log_turns(4, 2 << 20), 2 << 20);
-        assert_eq!(budget.pages_max(2 << 20), 90 << 20);
+        assert_eq!(budget.take_log_turns(4, 2 << 20), 512 << 10);
+        assert_eq!(budget.pages_max(2 << 20), 96 << 20);
         let mut writing = budget.in_flight(10 << 20);
-        assert_eq!(budget.pages_max(0), 82 << 20);
+        assert_eq!(budget.pages_max(0), 88 << 20);
         writing.set(80 << 20);
         assert_eq!(budget.pages_max(20 << 20), 50 << 20);
         drop(writing);
@@ -215,7 +218,7 @@ mod tests {
     #[test]
     fn the_log_takes_a_quarter_of_a_small_budget_and_a_record_s_worth_of_a_tiny_one() {
         for (budget, turn) in
-            [(64u64 << 20, 2 << 20), (16 << 20, 1 << 20), (1 << 20, 64 << 10), (1, 64 << 10)]
+            [(64u64 << 20, 512 << 10), (4 << 20, 256 << 10), (1 << 20, 64 << 10), (1, 64 << 10)]
         {
             assert_eq!(Budget::new(budget).take_log_turns(4, 2 << 20), turn, "a budget of {budget}");
         }

@@ -42,6 +42,8 @@ pub(super) struct LogBuffer {
     state: BufferState,
     /// The LSN of the first byte in this turn; fixed while a claim is held.
     base: AtomicU64,
+    /// Where that lies in the file.
+    offset: AtomicU64,
     /// Bytes to be written in this turn; set by the one who seals before it releases its claim.
     end: AtomicU32,
     place: Mutex<Place>,
@@ -80,6 +82,7 @@ impl LogBuffer {
         LogBuffer {
             state: BufferState::new(),
             base: AtomicU64::new(0),
+            offset: AtomicU64::new(0),
             end: AtomicU32::new(0),
             place: Mutex::new(Place::default()),
             touched: AtomicU32::new(0),
@@ -137,6 +140,7 @@ impl LogBuffer {
         let limit = place.capacity - PAD_BYTES_MIN as u32;
         self.state.recycle(turn, limit, || {
             self.base.store(place.base.cast_unsigned(), Relaxed); // published with the turn
+            self.offset.store(place.offset, Relaxed); // as well
             *self.place.lock() = place;
             self.touched.fetch_max(place.capacity, Relaxed);
         })
@@ -168,11 +172,6 @@ impl LogBuffer {
         self.base.load(Acquire).cast_signed()
     }
 
-    /// Where [`LogBuffer::base`] lies in the file, for a caller that keeps the turn in place.
-    fn offset(&self) -> u64 {
-        self.place.lock().offset
-    }
-
     /// The right to write out `turn`, if it is queued and nobody took it before.
     pub(super) fn take(&self, turn: u64) -> Option<Landing<'_>> {
         self.state.take(turn).then_some(Landing { buffer: self, turn })
@@ -200,7 +199,7 @@ impl Claim<'_> {
 
     /// The file offset of the range's first byte. The claim holds the turn's place still.
     pub(super) fn offset(&self) -> u64 {
-        self.buffer.offset() + u64::from(self.at)
+        self.buffer.offset.load(Relaxed) + u64::from(self.at)
     }
 
     /// The turn that the claim holds in place.

@@ -33,6 +33,17 @@ pub(super) struct Opening {
     end: Lsn,
     /// The segment in use.
     segment: Option<InUse>,
+    /// A turn of that segment was closed before it was full.
+    had_rounds: bool,
+}
+
+/// Why a turn ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// The next record does not fit.
+    Full,
+    /// Somebody waits for what is in it.
+    Early,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +55,7 @@ struct InUse {
 impl Opening {
     /// Before the first turn: the records of earlier epochs end at `end`.
     pub(super) fn closed_at(end: Lsn) -> Opening {
-        Opening { turn: 0, is_open: false, busy: false, end, segment: None }
+        Opening { turn: 0, is_open: false, busy: false, end, segment: None, had_rounds: false }
     }
 }
 
@@ -57,7 +68,7 @@ impl Log {
             match self.buffer(turn).ask(len) {
                 Asked::Room(claim) => return Ok(claim),
                 Asked::Close(pad) => {
-                    self.close(pad);
+                    self.close(pad, Closing::Full);
                     has_work = true;
                 }
                 Asked::Full => {}
@@ -78,13 +89,14 @@ impl Log {
     }
 
     /// Ends the current turn: pads it and publishes its end.
-    fn close(&self, mut pad: Claim<'_>) {
+    fn close(&self, mut pad: Claim<'_>, closing: Closing) {
         let (lsn, len) = (pad.lsn(), pad.len());
         if len > 0 {
             write_pad(self.seed(), lsn, self.stable(), pad.bytes());
         }
         let mut opening = self.opening.lock();
         opening.is_open = false;
+        opening.had_rounds |= closing == Closing::Early;
         if len > 0 {
             opening.end = lsn + Lsn::from(len);
         }
@@ -106,7 +118,7 @@ impl Log {
                 Ok(None) => return turn - 1,
                 Ok(Some(pad)) => {
                     drop(opening);
-                    self.close(pad);
+                    self.close(pad, Closing::Early);
                     return turn;
                 }
                 // Whoever sealed it publishes its end soon, and waits for nothing before.
@@ -122,7 +134,7 @@ impl Log {
         drop(opening);
         // Who seals it meanwhile does no more than is wanted here.
         if is_open && let Ok(Some(pad)) = self.buffer(turn).seal() {
-            self.close(pad);
+            self.close(pad, Closing::Early);
         }
     }
 
@@ -189,21 +201,19 @@ impl Log {
             self.opened.wait(&mut opening);
         }
         let turning = Turning::start(self, opening);
-        let (turn, end, segment) = turning.last();
+        let (turn, end, segment, wanted_for) = turning.last();
         let (segment, place, begins_segment) = match self.begin_epoch(end)? {
             Some(begun) => {
                 let base = begun.first + self.geometry.block_bytes as Lsn;
                 (begun, self.place_in(begun, base, len, None), true)
             }
             None => {
-                let streams = segment.is_some_and(|used| self.was_one_turn(turn, used));
-                let (segment, place) =
-                    self.place(end, segment, len, if streams { Use::Stream } else { Use::Rounds })?;
+                let (segment, place) = self.place(end, segment, len, wanted_for)?;
                 (segment, place, place.continues.is_some())
             }
         };
         self.open_buffer(turn + 1, place)?;
-        turning.opened(segment);
+        turning.opened(segment, begins_segment);
         Ok(begins_segment)
     }
 
@@ -304,11 +314,6 @@ impl Log {
         Place { base, offset, capacity, continues }
     }
 
-    /// True if `turn`, which just ended, began the segment in use: nobody closed a buffer of it early.
-    fn was_one_turn(&self, turn: u64, used: InUse) -> bool {
-        self.buffer(turn).base() == used.first + self.geometry.block_bytes as Lsn
-    }
-
     /// The first segment that starts at or after `lsn`.
     fn next_segment(&self, lsn: Lsn) -> Lsn {
         self.segment_of(lsn + self.geometry.segment_bytes as Lsn - 1)
@@ -342,7 +347,7 @@ impl Log {
             let pad = self.buffer(opening.turn).seal_empty();
             drop(opening);
             let used = Failure::Misuse { what: "the log was trimmed while it was being written" };
-            self.close(pad.ok_or(used)?);
+            self.close(pad.ok_or(used)?, Closing::Early);
             opening = self.opening.lock();
         }
         Ok(Turning::start(self, opening))
@@ -358,14 +363,18 @@ impl<'l> Turning<'l> {
         Turning(log)
     }
 
-    fn last(&self) -> (u64, Lsn, Option<InUse>) {
+    /// The last turn, where its records end, its segment, and what the next segment would be taken for.
+    fn last(&self) -> (u64, Lsn, Option<InUse>, Use) {
         let opening = self.0.opening.lock();
-        (opening.turn, opening.end, opening.segment)
+        let streams = opening.segment.is_some() && !opening.had_rounds;
+        let wanted_for = if streams { Use::Stream } else { Use::Rounds };
+        (opening.turn, opening.end, opening.segment, wanted_for)
     }
 
-    /// Publishes the next turn.
-    fn opened(self, segment: InUse) {
+    /// Publishes the next turn, which lies in `segment`.
+    fn opened(self, segment: InUse, begins_segment: bool) {
         let mut opening = self.0.opening.lock();
+        opening.had_rounds &= !begins_segment;
         opening.turn += 1;
         opening.is_open = true;
         opening.segment = Some(segment);

@@ -50,6 +50,10 @@ use crate::{
     sync::{AtomicBool, Mutex, Ordering},
 };
 
+/// What is written at once where nobody waits for less, in bytes: much for one write past the system's cache,
+/// and little enough for the buffers to stay in the processor's.
+const TURN_BYTES: usize = 1 << 20;
+
 /// The longest time between two looks of the background.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
@@ -381,6 +385,7 @@ impl Shared {
         let Geometry { segment_bytes, capacity_bytes, .. } = sizes(&geometry);
         let blob_room = capacity_bytes.saturating_sub(2 * segment_bytes as u64) / 2;
         let log = log::Log::new(storage.clone(), sizes(&geometry), poison.clone(), position)?;
+        log.bound_turns(TURN_BYTES);
         let shared = Arc::new(Shared {
             log,
             root,
