@@ -29,8 +29,8 @@ pub use ids::{BlobPointer, LogId, Lsn, PageId, SegmentId};
 pub use materializer::{Appended, Strings, Words};
 pub use materializer::{Materializer, NullMaterializer};
 pub use pagecache::{
-    Admission, Batch, FragState, MemoryOwners, NewValue, PageCache, PageGet, PagePtr, PageView, Stats,
-    UnsyncedValue, ValueId, ValueReader, Verdict, Verified, View,
+    Admission, Batch, FragState, MemoryOwners, NewValue, PageCache, PageGet, PagePtr, PageView, Snapshot,
+    Stats, UnsyncedValue, ValueId, ValueReader, Verdict, Verified, View,
 };
 pub use raw_log::{DiskPtr, Log, LogIter, LogRead, Reservation};
 pub use reclaim::{Guard, pin};

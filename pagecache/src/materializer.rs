@@ -63,11 +63,24 @@ pub trait Materializer {
         self.decode(bytes).map(|frag| self.recover(&frag))
     }
 
-    /// Unites fragments, oldest first, keeping what readers at the positions `keep` must see.
+    /// Unites fragments, oldest first, keeping what readers at the positions `keep` must see, which ascend:
+    /// [`crate::PageCache::snapshot`] took them. What a fragment does not say of itself came at the LSN beside
+    /// it; what was there before the first position may have none in the result, and everything else must carry
+    /// its own, because the result comes back with LSN 0. Called with a single fragment too.
+    ///
+    /// By default nothing is kept: whoever uses snapshots writes this and [`Materializer::version_at`]. What is
+    /// kept for them must not change [`Materializer::digest`], and [`Materializer::merge`] may drop it.
     fn merge_versions(&self, frags: &[(&Self::PageFrag, Lsn)], keep: &[Lsn]) -> Self::PageFrag {
         let _ = keep;
         let frags: Vec<&Self::PageFrag> = frags.iter().map(|(frag, _)| *frag).collect();
         self.merge(&frags)
+    }
+
+    /// The page as it was at `at`, of what [`Materializer::merge_versions`] made for it; `None` if nothing of it
+    /// was there yet. By default the page as it is.
+    fn version_at(&self, page: &Self::PageFrag, at: Lsn) -> Option<Self::PageFrag> {
+        let _ = at;
+        Some(page.clone())
     }
 
     /// True if `new` may be added above `pending`, which may yet be aborted.

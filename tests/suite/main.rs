@@ -24,6 +24,7 @@ mod reasons;
 mod restart;
 mod schedules;
 mod sizes;
+mod snapshots;
 mod space;
 mod tidy;
 mod values;

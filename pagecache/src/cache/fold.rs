@@ -4,16 +4,21 @@
 //! page's durable form lacks stay known beside a folded base, as long as they are few: write-back then writes
 //! them alone, as a delta-page ([`super::writeback`]).
 //!
+//! Where a snapshot reads an older version of something in the chain, changes are not united and not known one
+//! by one any more: all is folded into a base that holds the versions ([`super::snapshots`]).
+//!
 //! * CACHE-2: a chain with a pending fragment is neither folded nor united.
 
-use super::Cache;
+use super::{Cache, Keep};
 use crate::{
     ids::PageSeq,
     materializer::Materializer,
     mem::Placed,
     page::{
         cell::{Cell, Head, Word},
-        chain::{Body, Draft, Node, Stamp, Unsaved, changes_above, committed, free_chain},
+        chain::{
+            Body, Committed, Draft, Node, Stamp, Unsaved, changes_above, committed, free_chain, versions,
+        },
         durable::{DELTAS_MAX, Durable},
         slot::SlotState,
     },
@@ -76,6 +81,9 @@ impl<M: Materializer> Cache<M> {
             left = left.checked_sub(self.materializer.encoded_len(frag))?;
             newest = newest.max(lsn);
             changes.push(frag);
+        }
+        if self.snapshots.keep(newest) != Keep::Newest {
+            return None;
         }
         changes.reverse();
         let united = self.materializer.unite(&changes)?;
@@ -143,8 +151,26 @@ impl<M: Materializer> Cache<M> {
         }
     }
 
-    /// Folds a chain into one base in memory. `None` if the chain is not settled, is free, or was
-    /// changed meanwhile; the new word and node otherwise.
+    /// The committed part of a settled chain as one fragment; `None` while all of it is to be kept.
+    pub(super) fn whole(
+        &self,
+        top: &Node<M::PageFrag>,
+        parts: &Committed<'_, M::PageFrag>,
+        keep: &Keep,
+    ) -> Option<M::PageFrag> {
+        match (keep, parts.frags.as_slice()) {
+            (Keep::All, _) => None,
+            (Keep::At(positions), _) => Some(self.merge_versions(&versions(top), positions)),
+            (Keep::Newest, [only]) => Some((*only).clone()),
+            (Keep::Newest, many) => {
+                let oldest_first: Vec<&M::PageFrag> = many.iter().rev().copied().collect();
+                Some(self.merge(&oldest_first))
+            }
+        }
+    }
+
+    /// Folds a chain into one base in memory. `None` if the chain is not settled, is free, is kept as it is
+    /// while a snapshot is taken, or was changed meanwhile; the new word and node otherwise.
     pub(crate) fn consolidate<'g>(
         &self,
         cell: &Cell<M::PageFrag>,
@@ -162,14 +188,10 @@ impl<M: Materializer> Cache<M> {
         if !parts.has_base {
             return None;
         }
-        let mut frags = parts.frags;
-        frags.reverse();
-        let merged = match frags.as_slice() {
-            [only] => (*only).clone(),
-            many => self.merge(many),
-        };
+        let keep = self.snapshots.keep(parts.newest);
+        let merged = self.whole(top, &parts, &keep)?;
         let durable = cell.durable(guard);
-        let unsaved = durable.and_then(|durable| self.unsaved(top, durable));
+        let unsaved = durable.filter(|_| keep == Keep::Newest).and_then(|durable| self.unsaved(top, durable));
         let beside = unsaved.iter().flat_map(|unsaved| &unsaved.frags);
         let beside: usize = beside.map(|(_, frag)| self.charge_of(Some(frag))).sum();
         let charge = self.charge_of(Some(&merged)) + beside;

@@ -24,6 +24,7 @@ mod readers;
 mod relocate;
 mod replay;
 mod resident;
+mod snapshots;
 mod values;
 mod victims;
 mod writeback;
@@ -35,12 +36,13 @@ pub(crate) use changes::{Changes, Folds, GroupForm, Prefix, Wanted};
 pub(crate) use maps::{GROUP_PAGES, Group, GroupTable, Maps};
 pub(crate) use replay::{Replay, RunPlaces, TailChange};
 pub(crate) use resident::{Resident, is_value};
+pub(crate) use snapshots::{Keep, Snapshots};
 pub(crate) use values::{NewValue, Written as WrittenValue};
 
 use self::{readers::Readers, victims::Victims};
 use crate::{
     error::Poison,
-    ids::PageId,
+    ids::{Lsn, PageId},
     materializer::Materializer,
     mem::PageMemory,
     metrics::{Metrics, Work},
@@ -64,6 +66,8 @@ pub(crate) struct Cache<M: Materializer> {
     pub(crate) poison: Arc<Poison>,
     pub(crate) readers: Readers,
     pub(crate) budget: Budget,
+    /// Positions at which somebody still reads.
+    pub(crate) snapshots: Arc<Snapshots>,
     victims: Mutex<Victims>,
     /// Where to go on with cleaning dirty pages.
     cleaned_from: Mutex<PageId>,
@@ -92,6 +96,7 @@ impl<M: Materializer> Cache<M> {
             poison,
             readers: Readers::default(),
             budget,
+            snapshots: Arc::default(),
             victims: Mutex::new(Victims::default()),
             cleaned_from: Mutex::new(0),
             too_many_dirty: AtomicBool::new(false),
@@ -102,6 +107,12 @@ impl<M: Materializer> Cache<M> {
     pub(crate) fn merge(&self, oldest_first: &[&M::PageFrag]) -> M::PageFrag {
         let _timing = self.metrics.time(Work::Merge);
         self.materializer.merge(oldest_first)
+    }
+
+    /// As [`Cache::merge`], with what readers at the positions `keep` must see.
+    pub(crate) fn merge_versions(&self, oldest_first: &[(&M::PageFrag, Lsn)], keep: &[Lsn]) -> M::PageFrag {
+        let _timing = self.metrics.time(Work::Merge);
+        self.materializer.merge_versions(oldest_first, keep)
     }
 
     /// Bytes that a node with this fragment occupies.

@@ -5,6 +5,9 @@
 //! sequence number; changes that arrive meanwhile stay in the chain above that number and keep the page dirty.
 //! A freed page is recorded as free, and nothing is written for it.
 //!
+//! Where a snapshot reads an older version of something in a page, the page is written whole, with what is kept
+//! for that ([`super::snapshots`]).
+//!
 //! * DELTA-1: a delta-page holds every change above the number of the durable form that it goes on, which
 //!   the page's claim keeps in its place until the delta-page is recorded.
 //!
@@ -12,7 +15,7 @@
 //! Nothing is synced here: until a checkpoint publishes the new places, recovery uses the old ones.
 //! Moves of unchanged parts are [`super::relocate`]'s business.
 
-use super::{Cache, Resident};
+use super::{Cache, Keep, Resident};
 use crate::{
     error::Failure,
     format::{
@@ -143,7 +146,8 @@ impl<M: Materializer> Cache<M> {
             let (seq, newest) = (top.seq, top.last_lsn());
             return Ok(Outcome::Written(Written { pid, claim, seq, newest, form: Form::Free(word) }));
         };
-        if let Some(payload) = durable.and_then(|durable| self.delta_page(top, durable)) {
+        let few = durable.filter(|_| self.snapshots.keep(parts.newest) == Keep::Newest);
+        if let Some(payload) = few.and_then(|durable| self.delta_page(top, durable)) {
             let (seq, newest) = (top.seq, parts.newest);
             let fill = |out: &mut [u8]| out.copy_from_slice(&payload);
             deltas.push(pid as u64, seq, FrameKind::DeltaPage, payload.len(), fill)?;
@@ -184,12 +188,13 @@ impl<M: Materializer> Cache<M> {
         let Some(parts) = committed(top).filter(|parts| parts.has_base) else { return Ok(Outcome::Later) };
         // The merged page is not put in the chain's place: a checkpoint would make garbage of every
         // dirty page at once, which a single pinned reader could keep.
+        let keep = self.snapshots.keep(parts.newest);
         let merged;
-        let frag = match parts.frags.as_slice() {
-            [only] => *only,
-            many => {
-                let oldest_first: Vec<&M::PageFrag> = many.iter().rev().copied().collect();
-                merged = self.merge(&oldest_first);
+        let frag = match (parts.frags.as_slice(), &keep) {
+            ([only], Keep::Newest) => *only,
+            _ => {
+                let Some(whole) = self.whole(top, &parts, &keep) else { return Ok(Outcome::Later) };
+                merged = whole;
                 &merged
             }
         };

@@ -72,6 +72,9 @@ pub(crate) struct Node<P> {
     pub(crate) marks: u64,
     /// True if this node is ground itself: a base or a free that is no part of a batch.
     is_ground: bool,
+    /// True of a base that was made of several fragments, and says itself of what came when as far as any
+    /// snapshot asks (SNAP-3).
+    is_folded: bool,
     /// The ground below this node, if there was one when it came.
     ground: *const Node<P>,
     below: *const Node<P>,
@@ -120,6 +123,7 @@ impl<P> Node<P> {
     ) -> Placed<Node<P>> {
         let mut node = Node::bottom(memory, draft);
         node.unsaved = unsaved;
+        node.is_folded = true;
         node
     }
 
@@ -179,6 +183,7 @@ impl<P> Node<P> {
             slotted: slotted + above_ground.map_or(0, |node| node.slotted),
             marks: if is_ground { 0 } else { ALL_MARKS },
             is_ground,
+            is_folded: false,
             ground: ground.map_or(ptr::null(), ptr::from_ref),
             below: below.map_or(ptr::null(), ptr::from_ref),
         };
@@ -344,6 +349,26 @@ pub(crate) fn committed<P>(top: &Node<P>) -> Option<Committed<'_, P>> {
         }
     }
     Some(found)
+}
+
+/// The committed part of a chain, oldest first from the newest committed base on, each fragment with the LSN of
+/// what it does not say of itself: 0 for a base that was folded or read back, which is older than any snapshot
+/// but where it says more.
+pub(crate) fn versions<P>(top: &Node<P>) -> Vec<(&P, Lsn)> {
+    let mut found = Vec::new();
+    for node in top.walk() {
+        let SlotState::Committed(lsn) = node.state() else { continue };
+        match &node.body {
+            Body::Append(frag) => found.push((frag, lsn)),
+            Body::Base(frag) => {
+                found.push((frag, if node.is_folded { 0 } else { lsn }));
+                break;
+            }
+            Body::Free => break,
+        }
+    }
+    found.reverse();
+    found
 }
 
 /// Lends a value until the guard is dropped, then drops it.

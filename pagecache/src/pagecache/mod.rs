@@ -16,6 +16,7 @@ mod page_ptr;
 mod read;
 mod run;
 mod shared;
+mod snapshot;
 mod values;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ pub use oracle::Verified;
 pub use owners::MemoryOwners;
 pub use page_ptr::{FragState, PageGet, PagePtr, PageView, View};
 pub use shared::Stats;
+pub use snapshot::Snapshot;
 pub use values::{NewValue, UnsyncedValue, ValueId, ValueReader};
 
 use self::{

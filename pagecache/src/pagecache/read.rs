@@ -18,7 +18,7 @@ use crate::{
     metrics::Work,
     page::{
         cell::{Head, Word},
-        chain::{Node, committed, lend},
+        chain::{Node, committed, lend, versions},
     },
     reclaim::Guard,
 };
@@ -79,13 +79,19 @@ where
             let view = PageView::new(word, node);
             return view.settled().map(|frag| PageGet::Materialized(frag, view.key()));
         }
-        if !top.is_unsettled() {
+        if !top.is_unsettled() && cell.head(guard).0 != word {
             return None;
         }
-        // Pending fragments stay where they are; this reader gets a copy without them.
+        // Pending fragments stay where they are, and so does everything while a snapshot is taken; this reader
+        // gets a copy.
+        let cache = &self.shared.cache;
         let mut frags = committed(top)?.frags;
         frags.reverse();
-        let merged = lend(self.shared.cache.merge(&frags), guard);
+        let merged = match cache.snapshots.positions() {
+            none if none.is_empty() => cache.merge(&frags),
+            positions => cache.merge_versions(&versions(top), &positions),
+        };
+        let merged = lend(merged, guard);
         Some(PageGet::Materialized(merged, view.key()))
     }
 
