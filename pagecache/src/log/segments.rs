@@ -16,8 +16,8 @@ use crate::io::{FileId, Storage};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex};
 
-/// Zeros are written in pieces of at most this many bytes.
-const ZEROS_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of at most this many bytes: what is much longer stays with the general heap.
+const ZEROS_BYTES: usize = 128 << 10;
 /// A stream has room set aside for this part of the file's length at once, and for at most so many bytes.
 const STREAM_SHARE: u64 = 4;
 const ASIDE_BYTES_MAX: u64 = 32 << 20;

@@ -181,7 +181,10 @@ impl Store {
 
     /// The frames that start in a segment.
     pub(crate) fn scan(&self, segment: u32) -> Result<Vec<Found>, Failure> {
-        self.file.scan(segment)
+        let mut bytes = self.writer.spare();
+        let found = self.file.scan(segment, &mut bytes);
+        self.writer.keep(bytes);
+        found
     }
 
     /// Makes all streams one while `work` runs, so that the file can become as small as may be.

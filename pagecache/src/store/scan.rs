@@ -22,18 +22,18 @@ pub(crate) struct Found {
 }
 
 impl PagesFile {
-    /// The frames that start in `segment`, by their place.
+    /// The frames that start in `segment`, by their place, which is read into `bytes`.
     ///
     /// # Errors
     ///
     /// Only that of reading: damage is passed over.
-    pub(crate) fn scan(&self, segment: u32) -> Result<Vec<Found>, Failure> {
+    pub(crate) fn scan(&self, segment: u32, bytes: &mut Vec<u8>) -> Result<Vec<Found>, Failure> {
         let start = self.layout().segment_start(segment);
         let file_bytes = self.len()?;
         let end = file_bytes.min(start + self.layout().segment_bytes());
         let Some(len) = end.checked_sub(start) else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; len as usize];
-        self.read(start, &mut bytes)?;
+        bytes.resize(len as usize, 0);
+        self.read(start, bytes)?;
 
         let mut found = Vec::new();
         let mut places = BTreeSet::from([0]);

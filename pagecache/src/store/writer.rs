@@ -92,7 +92,8 @@ pub(crate) struct FrameWriter {
     /// Whether pages are packed.
     packs: bool,
     position: Mutex<Position>,
-    /// Buffers of batches that are done, for the next: the general heap keeps what it once gave for one.
+    /// Buffers of batches and of looks at segments that are done, for the next: the general heap keeps what it
+    /// once gave for one.
     spare: Mutex<Vec<Vec<u8>>>,
     /// The length in `position`, for those who would only look and must not wait for a write.
     length: AtomicU64,
@@ -121,7 +122,7 @@ impl FrameWriter {
 
     /// Begins to collect frames.
     pub(crate) fn batch(&self, purpose: Purpose, stream: Stream) -> Batch<'_> {
-        let bytes = self.spare.lock().pop().unwrap_or_default();
+        let bytes = self.spare();
         let (packed, pending, done) = (Vec::new(), Vec::new(), Written::default());
         Batch { writer: self, purpose, stream, bytes, packed, pending, done }
     }
@@ -136,7 +137,13 @@ impl FrameWriter {
         self.spare.lock().iter().map(Vec::capacity).sum()
     }
 
-    fn keep(&self, mut bytes: Vec<u8>) {
+    /// A buffer that was kept, or a new one; empty.
+    pub(crate) fn spare(&self) -> Vec<u8> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer for the next who needs one.
+    pub(crate) fn keep(&self, mut bytes: Vec<u8>) {
         bytes.clear();
         let mut spare = self.spare.lock();
         if bytes.capacity() > 0 && bytes.capacity() <= SPARE_BYTES_MAX && spare.len() < SPARES_MAX {

@@ -156,7 +156,7 @@ fn a_scan_finds_every_frame_past_padding_rests_and_damage() {
     store.writer.seal_blocks();
     let written = store.write(&[300, 400, 24, 600, 5000, 30]);
     let all = |segment| {
-        let found = store.file.scan(segment).expect("no failure");
+        let found = store.file.scan(segment, &mut Vec::new()).expect("no failure");
         found.iter().map(|found| (found.addr.offset - 1024, found.addr.len)).collect::<Vec<_>>()
     };
     assert_eq!(all(0), [(0, 100), (100, 200), (512, 300), (812, 400), (1212, 24), (1236, 600)]);
