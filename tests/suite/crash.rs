@@ -115,4 +115,5 @@ fn twenty_thousand_images() {
         assert!(count * 20 >= counts.opened, "only {count} {what} of {}", counts.opened);
     }
     assert!(counts.runs * 20 >= counts.histories, "batches above one record: {counts:?}");
+    assert!(counts.moved * 10 >= counts.histories, "joins of leaves that held something: {counts:?}");
 }

@@ -23,6 +23,7 @@ mod read_only;
 mod reasons;
 mod restart;
 mod schedules;
+mod shrinking;
 mod sizes;
 mod snapshots;
 mod space;

@@ -150,6 +150,17 @@ impl Db {
         self.core.pages.verify_checkpoint().map_err(from_page_error)
     }
 
+    /// Looks at every page of the tree, which nobody may write to meanwhile; returns how many there are on each
+    /// level, the leaves first: for tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corruption`] if two of them do not fit together.
+    #[doc(hidden)]
+    pub fn shape(&self) -> Result<Vec<u64>> {
+        Ok(self.core.shape()?)
+    }
+
     /// Counts the live bytes of the `pages` file anew and compares: for tests.
     ///
     /// # Errors

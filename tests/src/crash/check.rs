@@ -83,6 +83,8 @@ pub struct Counts {
     pub grown: u64,
     /// Histories in which leaves were joined.
     pub joined: u64,
+    /// Histories in which leaves were joined that were not empty.
+    pub moved: u64,
     /// Histories in which log segments were used again.
     pub recycled: u64,
     /// Histories with batches above one record.
@@ -102,6 +104,7 @@ impl Counts {
             depth: self.depth.max(other.depth),
             grown: self.grown + other.grown,
             joined: self.joined + other.joined,
+            moved: self.moved + other.moved,
             recycled: self.recycled + other.recycled,
             runs: self.runs + other.runs,
         }
@@ -227,6 +230,7 @@ impl<'s> Proof<'s> {
         let (trace, timeline, reached) = guarded(work)?;
         self.counts.grown += u64::from(reached.pages >= 8);
         self.counts.joined += u64::from(reached.joined > 0);
+        self.counts.moved += u64::from(reached.moved > 0);
         self.counts.recycled += u64::from(reached.recycled_bytes > 0);
         self.counts.runs += u64::from(reached.runs > 0);
         Ok((trace, timeline))

@@ -94,6 +94,8 @@ pub struct Reached {
     pub runs: u64,
     /// Pages fewer than before, at most: leaves were joined.
     pub joined: u64,
+    /// Leaves that went while neighbours of what they held stayed: their records moved.
+    pub moved: u64,
     /// Bytes of log beyond what its file can hold: segments were used again.
     pub recycled_bytes: u64,
 }
@@ -224,6 +226,7 @@ impl Driver {
             return Err("from behind there is more".to_owned());
         }
         drop(backwards);
+        self.leaves()?;
         for _ in 0..4 {
             let key = self.key();
             let got = self.db().get(&key).map_err(|error| format!("get: {error}"))?;
@@ -232,6 +235,11 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// How many leaves there are, if every page fits the others.
+    fn leaves(&self) -> Result<u64, Problem> {
+        Ok(self.db().shape().map_err(explain("shape"))?[0])
     }
 
     /// Compares all pages with what an open would make of the files.
@@ -382,12 +390,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Many neighbours come or go, so that leaves are split and joined.
+    /// Many neighbours come or go, or all but a few of them go, so that leaves are split and joined.
     fn write_stretch(&mut self) -> Result<(), Problem> {
         let count = 1 + self.rng.index(30);
         let start = self.rng.below(self.keys.count);
         let removes = self.rng.chance(1, 2);
-        for number in (start..self.keys.count).take(count) {
+        let thins = removes && self.rng.chance(1, 2);
+        let leaves = if thins { self.leaves()? } else { 0 };
+        for number in (start..self.keys.count).take(count).filter(|number| !thins || number % 6 != 0) {
             let key = self.key_of(number);
             let new = if removes { None } else { Some(self.value()) };
             let old = self.timeline.now().get(&key).cloned();
@@ -399,6 +409,9 @@ impl Driver {
             if told.map_err(explain("write in a stretch"))?.as_deref() != old.as_deref() {
                 return Err(format!("writing {} told another old value than was there", key.escape_ascii()));
             }
+        }
+        if thins {
+            self.reached.moved += leaves.saturating_sub(self.leaves()?);
         }
         Ok(())
     }

@@ -136,10 +136,13 @@ impl Recorder<'_> {
         }
     }
 
-    /// Empties the stretch around a hot key, so that its leaf is joined.
+    /// Empties the stretch around a hot key, or all but a few keys of it, so that its leaf is joined.
     fn empty_cold(&mut self) {
         let first = self.rng.below(COLD_KEYS);
-        (first..COLD_KEYS.min(first + 60)).for_each(|number| drop(self.db.remove(cold_key(number)).unwrap()));
+        let stays = if self.rng.chance(1, 2) { 10 } else { COLD_KEYS };
+        (first..COLD_KEYS.min(first + 60))
+            .filter(|number| !number.is_multiple_of(stays))
+            .for_each(|number| drop(self.db.remove(cold_key(number)).unwrap()));
     }
 }
 

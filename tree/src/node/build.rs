@@ -98,6 +98,11 @@ pub(super) fn build(memory: &PageMemory, frame: &Frame<'_>, items: &[Item<'_>]) 
     Ok(Node { bytes })
 }
 
+/// Bytes of the node that [`build`] would write.
+pub(super) fn measure(frame: &Frame<'_>, items: &[Item<'_>]) -> Result<usize, NodeError> {
+    Ok(plan(frame, items)?.total as usize)
+}
+
 fn check_frame(frame: &Frame<'_>) -> Result<(), NodeError> {
     let fail = |what: &str| Err(NodeError(format!("cannot build a node of level {}: {what}", frame.level)));
     if frame.low.len() > KEY_BYTES_MAX || frame.high.is_some_and(|high| high.len() > KEY_BYTES_MAX) {

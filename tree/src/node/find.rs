@@ -78,9 +78,12 @@ pub(crate) fn find<'a>(newest_first: impl IntoIterator<Item = &'a Frag>, key: &[
                 }
                 is_covered = true;
             }
-            Frag::Join { high, next } => {
-                if high.as_deref().is_some_and(|high| high <= key) {
-                    return if is_covered { Find::Absent } else { beyond(*next) };
+            Frag::Join(join) => {
+                if join.high.as_deref().is_some_and(|high| high <= key) {
+                    return if is_covered { Find::Absent } else { beyond(join.next) };
+                }
+                if let Some(change) = join.moved.as_ref().and_then(|moved| moved.get(key)) {
+                    return found(change.stored());
                 }
                 is_covered = true;
             }
@@ -99,8 +102,8 @@ pub(crate) fn reach<'a>(newest_first: impl IntoIterator<Item = &'a Frag>) -> Opt
             Frag::HalfSplit { separator, right } => {
                 newest.get_or_insert((Some(separator), Some(*right)));
             }
-            Frag::Join { high, next } => {
-                newest.get_or_insert((high.as_deref(), *next));
+            Frag::Join(join) => {
+                newest.get_or_insert((join.high.as_deref(), join.next));
             }
             Frag::Node(node) => {
                 let (high, next) = newest.unwrap_or((node.high(), node.next()));

@@ -6,14 +6,15 @@
 //! ```text
 //! HALF_SPLIT, POST: kind | page (varint) | separator        UNPOST: kind | separator
 //! CATALOGUE: kind | page (varint)
-//! JOIN: kind | 1 high fence + 2 sibling | sibling (varint) | high fence
+//! JOIN: kind | 1 high fence + 2 sibling + 4 records | sibling (varint) | high fence
+//! JOIN with records: as above, with the fence's bytes (varint) in front of it | changes that put the records
 //! ```
 
 use pagecache::{PageId, mem::PageMemory};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
-    KEY_BYTES_MAX, Node, NodeError, Ops,
+    Join, KEY_BYTES_MAX, Node, NodeError, Ops,
     layout::{NODE, PAGE_ID_END},
     ops::{APART, DEL, Front, MANY, PUT, read_varint},
 };
@@ -24,9 +25,6 @@ const UNPOST: u8 = 7;
 const JOIN: u8 = 8;
 const DAMAGED: u8 = 9;
 const CATALOGUE: u8 = 10;
-
-const JOIN_HIGH: u8 = 1;
-const JOIN_NEXT: u8 = 2;
 
 /// A fragment of a page of the tree.
 #[derive(Clone, Debug)]
@@ -54,14 +52,8 @@ pub(crate) enum Frag {
         /// The least key of the child.
         separator: Box<[u8]>,
     },
-    /// The node takes the range of its right sibling, which held nothing or whose records follow as
-    /// changes.
-    Join {
-        /// The sibling's high fence.
-        high: Option<Box<[u8]>>,
-        /// The sibling's sibling.
-        next: Option<PageId>,
-    },
+    /// The node takes the range of its right sibling, and the records in it.
+    Join(Box<Join>),
     /// The page that every open starts from: it says where the catalogue's root is.
     Catalogue {
         /// The catalogue's root page.
@@ -79,6 +71,7 @@ impl Frag {
         match self {
             Frag::Node(node) => node.bytes().len(),
             Frag::Ops(ops) => ops.bytes().len(),
+            Frag::Join(join) => 1 + join.encoded_len(),
             other => {
                 let (front, rest) = other.parts();
                 front.len + rest.len()
@@ -91,6 +84,10 @@ impl Frag {
         match self {
             Frag::Node(node) => out.copy_from_slice(node.bytes()),
             Frag::Ops(ops) => out.copy_from_slice(ops.bytes()),
+            Frag::Join(join) => {
+                out[0] = JOIN;
+                join.encode(&mut out[1..]);
+            }
             other => {
                 let (front, rest) = other.parts();
                 let (to_front, to_rest) = out.split_at_mut(front.len);
@@ -100,23 +97,15 @@ impl Frag {
         }
     }
 
-    /// The encoding of a structural fragment: a few numbers, then bytes.
+    /// The encoding of a fragment of links: a few numbers, then bytes.
     fn parts(&self) -> (Front, &[u8]) {
         match self {
             Frag::Node(node) => (Front { bytes: [0; 32], len: 0 }, node.bytes()),
             Frag::Ops(ops) => (Front { bytes: [0; 32], len: 0 }, ops.bytes()),
+            Frag::Join(join) => (Front::new(JOIN), join.high.as_deref().unwrap_or_default()),
             Frag::HalfSplit { separator, right } => (with_page(HALF_SPLIT, *right), separator),
             Frag::Post { separator, child } => (with_page(POST, *child), separator),
             Frag::Unpost { separator } => (Front::new(UNPOST), separator),
-            Frag::Join { high, next } => {
-                let has_high = if high.is_some() { JOIN_HIGH } else { 0 };
-                let mut front = Front::new(JOIN);
-                front.varint(u64::from(has_high | if next.is_some() { JOIN_NEXT } else { 0 }));
-                if let Some(next) = next {
-                    front.varint(*next as u64);
-                }
-                (front, high.as_deref().unwrap_or_default())
-            }
             Frag::Catalogue { root } => (with_page(CATALOGUE, *root), &[]),
             Frag::Damaged(why) => (Front::new(DAMAGED), why.as_bytes()),
         }
@@ -131,6 +120,7 @@ impl Frag {
         match bytes.first() {
             Some(&NODE) => Node::decode(memory, bytes).map(Frag::Node),
             Some(&(PUT | DEL | MANY | APART)) => Ops::decode(memory, bytes).map(Frag::Ops),
+            Some(&JOIN) => Join::decode(memory, &bytes[1..]).map(|join| Frag::Join(Box::new(join))),
             _ => Frag::decode_link(bytes),
         }
     }
@@ -141,6 +131,7 @@ impl Frag {
         match bytes.first() {
             Some(&NODE) => Node::check(bytes).map(|()| None),
             Some(&(PUT | DEL | MANY | APART)) => Ops::check(bytes).map(|_fingerprint| None),
+            Some(&JOIN) => Join::check(&bytes[1..]).map(|()| None),
             _ => Frag::decode_link(bytes).map(|frag| match frag {
                 Frag::Catalogue { root } => Some(root),
                 _ => None,
@@ -148,7 +139,7 @@ impl Frag {
         }
     }
 
-    /// Reads what is neither a node nor changes of its records.
+    /// Reads what holds no records.
     fn decode_link(bytes: &[u8]) -> Result<Frag, NodeError> {
         let Some((&kind, rest)) = bytes.split_first() else {
             return Err(NodeError("a fragment of no bytes".to_owned()));
@@ -156,8 +147,7 @@ impl Frag {
         match kind {
             HALF_SPLIT => read_page(rest).map(|(right, separator)| Frag::HalfSplit { separator, right }),
             POST => read_page(rest).map(|(child, separator)| Frag::Post { separator, child }),
-            UNPOST => read_key(rest).map(|separator| Frag::Unpost { separator }),
-            JOIN => read_join(rest),
+            UNPOST => read_key(rest).map(|separator| Frag::Unpost { separator: separator.into() }),
             CATALOGUE => match page_number(rest)? {
                 (root, []) => Ok(Frag::Catalogue { root }),
                 _ => Err(NodeError("a catalogue's page with more in it".to_owned())),
@@ -172,6 +162,7 @@ impl Frag {
         let beside = match self {
             Frag::Node(node) => node.charged_bytes(),
             Frag::Ops(ops) => ops.charged_bytes(),
+            Frag::Join(join) => join.charged_bytes(),
             other => other.parts().1.len(),
         };
         size_of::<Frag>() + beside
@@ -228,39 +219,21 @@ fn with_page(kind: u8, pid: PageId) -> Front {
 
 fn read_page(bytes: &[u8]) -> Result<(PageId, Box<[u8]>), NodeError> {
     let (pid, key) = page_number(bytes)?;
-    Ok((pid, read_key(key)?))
+    Ok((pid, read_key(key)?.into()))
 }
 
-fn page_number(bytes: &[u8]) -> Result<(PageId, &[u8]), NodeError> {
+pub(super) fn page_number(bytes: &[u8]) -> Result<(PageId, &[u8]), NodeError> {
     match read_varint(bytes).map(|(pid, rest)| (pid, PageId::try_from(pid), rest)) {
         Some((pid, Ok(page), rest)) if pid < PAGE_ID_END => Ok((page, rest)),
         _ => Err(NodeError("a fragment that names no page".to_owned())),
     }
 }
 
-fn read_key(bytes: &[u8]) -> Result<Box<[u8]>, NodeError> {
+pub(super) fn read_key(bytes: &[u8]) -> Result<&[u8], NodeError> {
     if bytes.len() > KEY_BYTES_MAX {
         return Err(NodeError(format!("a fence of {} bytes, the limit is {KEY_BYTES_MAX}", bytes.len())));
     }
-    Ok(bytes.into())
-}
-
-fn read_join(bytes: &[u8]) -> Result<Frag, NodeError> {
-    let nothing = || NodeError("a join that means nothing".to_owned());
-    let (&flags, rest) = bytes.split_first().ok_or_else(nothing)?;
-    let (next, rest) = match flags & JOIN_NEXT {
-        0 => (None, rest),
-        _ => page_number(rest).map(|(next, rest)| (Some(next), rest))?,
-    };
-    let high = match flags & JOIN_HIGH {
-        0 if rest.is_empty() => None,
-        0 => return Err(nothing()),
-        _ => Some(read_key(rest)?),
-    };
-    if flags & !(JOIN_HIGH | JOIN_NEXT) != 0 || (next.is_some() && high.is_none()) {
-        return Err(nothing());
-    }
-    Ok(Frag::Join { high, next })
+    Ok(bytes)
 }
 
 impl Serialize for Frag {

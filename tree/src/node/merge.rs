@@ -10,7 +10,7 @@
 use pagecache::{PageId, mem::PageMemory};
 
 use super::{
-    Change, Frag, Node, NodeError, Ops,
+    Change, Frag, Join, Node, NodeError, Ops,
     build::{self, Frame, Item},
     edit::{self, Edit},
     layout::{CHILD_BYTES, View},
@@ -107,7 +107,7 @@ impl<'a> Fold<'a> {
                 self.post(separator, Written::Child((*child as u64).to_le_bytes()))
             }
             Frag::Unpost { separator } => self.post(separator, Written::Nothing),
-            Frag::Join { high, next } => self.join(high.as_deref(), *next),
+            Frag::Join(join) => self.join(join),
             Frag::Node(_) | Frag::Damaged(_) | Frag::Catalogue { .. } => {
                 Err(NodeError("a node above a change".to_owned()))
             }
@@ -162,7 +162,8 @@ impl<'a> Fold<'a> {
         Ok(())
     }
 
-    fn join(&mut self, high: Option<&'a [u8]>, next: Option<PageId>) -> Result<(), NodeError> {
+    fn join(&mut self, join: &'a Join) -> Result<(), NodeError> {
+        let high = join.high.as_deref();
         let Some(old) = self.high else {
             return Err(NodeError("a join at the right edge".to_owned()));
         };
@@ -171,9 +172,13 @@ impl<'a> Fold<'a> {
         }
         // The base holds nothing from the old fence on, or a half-split has cut it off.
         self.high = high;
-        self.next = next;
+        self.next = join.next;
         self.is_structural = true;
-        Ok(())
+        let Some(moved) = &join.moved else { return Ok(()) };
+        if moved.len() > 0 && moved.change(0).0 < old {
+            return Err(NodeError("a join that moves what its node had".to_owned()));
+        }
+        self.add_ops(moved)
     }
 
     fn finish(mut self, memory: &PageMemory) -> Result<Node, NodeError> {

@@ -9,7 +9,8 @@
 //!   [`build`] writes anew.
 //!
 //! What lies where is [`layout`]'s business, which bytes are a node [`validate`]'s, how changes wait in
-//! front of a node [`frag`]'s, how they are folded in [`merge`]'s, where nodes are cut [`split`]'s.
+//! front of a node [`frag`]'s, how they are folded in [`merge`]'s, where nodes are cut [`split`]'s, how two
+//! become one [`join`]'s.
 
 use std::{
     fmt,
@@ -26,6 +27,7 @@ mod build;
 mod edit;
 mod find;
 mod frag;
+mod join;
 mod layout;
 mod merge;
 mod ops;
@@ -42,6 +44,7 @@ pub(crate) use self::{
     apart::{APART_BYTES, Apart, Stored},
     find::{Find, Reach, find, reach},
     frag::Frag,
+    join::Join,
     merge::{merge, try_merge},
     ops::{APART_MARK, Change, Ops, SHAPE_MARK, Tally, mark_of},
     split::Split,

@@ -311,6 +311,12 @@ impl Ops {
         if self.is_many() { self.slots().len() } else { 1 }
     }
 
+    /// How many keys go away.
+    pub(crate) fn removals(&self) -> usize {
+        let dels = |slots: &[[u8; SLOT_BYTES]]| slots.iter().filter(|slot| slot[6] == DEL).count();
+        if self.is_many() { dels(self.slots()) } else { usize::from(self.bytes.first() == Some(&DEL)) }
+    }
+
     /// What becomes of `key`, if it changes.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Option<Change<'_>> {

@@ -49,6 +49,12 @@ impl Write<'_> {
 /// Changes of one leaf by a batch above which it is seen to at once: a leaf that grows by more than it
 /// may hold is the dearer to split the longer one waits.
 const OPS_UNFOLDED_MAX: usize = 8;
+/// In the place of a chain's length: the leaf is seen to because it may have to be joined.
+const BECOMES_SMALL: usize = 0;
+
+fn removals(writes: &[Write<'_>]) -> usize {
+    writes.iter().filter(|write| write.value.is_none()).count()
+}
 
 impl Core {
     /// Applies a batch: every get that begins after it returns sees all of it, no get sees a part.
@@ -70,7 +76,10 @@ impl Core {
             }
         };
         for (pid, depth) in touched {
-            self.see_to(pid, depth, BATCH_DEPTH_MAX)?;
+            match depth {
+                BECOMES_SMALL => self.leave(pid)?,
+                _ => self.see_to(pid, depth, BATCH_DEPTH_MAX)?,
+            }
         }
         self.pages.pay();
         Ok(lsn)
@@ -123,6 +132,8 @@ impl Core {
                     let depth = if is_much { DEPTH_END } else { leaf.page.depth() + 1 };
                     if depth > BATCH_DEPTH_MAX {
                         touched.push((leaf.pid, depth));
+                    } else if self.becomes_small(leaf.pid, &leaf.page, removals(now)) {
+                        touched.push((leaf.pid, BECOMES_SMALL));
                     }
                     at += here;
                 }

@@ -2,7 +2,8 @@
 //!
 //! [`descend`] finds, [`write`] changes, [`split`] and [`join`] keep the shape, [`batch`] changes many
 //! keys at once, with [`ahead`] to find their leaves, [`tidier`] does so behind the writers,
-//! [`apart`] sees to large values, [`walk`] goes from leaf to leaf. What a page holds is [`crate::node`]'s business.
+//! [`apart`] sees to large values, [`walk`] goes from leaf to leaf, [`shape`] looks at all pages. What a page
+//! holds is [`crate::node`]'s business.
 //!
 //! * TREE-1: every node carries its level and both fences. A key at or above the high fence is found
 //!   by going right; a level or low fence that does not fit sends a descent back to the root.
@@ -16,6 +17,7 @@ mod apart;
 mod batch;
 mod descend;
 mod join;
+mod shape;
 mod split;
 mod tidier;
 mod walk;

@@ -165,7 +165,7 @@ impl Core {
         Ok(())
     }
 
-    fn unfit(&self, pid: PageId, error: NodeError) -> Failure {
+    pub(super) fn unfit(&self, pid: PageId, error: NodeError) -> Failure {
         self.damaged(pid, error.0)
     }
 }

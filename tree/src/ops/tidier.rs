@@ -1,7 +1,7 @@
 //! Folding, splitting and joining behind the writers, on a thread of its own.
 //!
-//! A writer that leaves a long chain names the page and goes on; the thread makes the chain short and
-//! keeps the shape. A writer does it itself where the thread has fallen behind, where the chain has
+//! A writer that leaves a long chain, or a leaf that holds little, names the page and goes on; the thread
+//! makes the chain short and keeps the shape. A writer does it itself where the thread has fallen behind, where the chain has
 //! become very long, and where jobs run on the caller's own thread.
 //!
 //! * TIDY-1: whether and when a page is tidied changes nothing that a reader finds.
@@ -173,15 +173,19 @@ fn step(pages: &Weak<Pages>, waiting: &Waiting, leaf_bytes_max: usize) -> Next {
 impl Core {
     /// Sees to a leaf whose chain is longer than `depth_max`: later if it can wait, at once if not.
     pub(super) fn see_to(&self, pid: PageId, depth: usize, depth_max: usize) -> Result<(), Failure> {
-        if let Some(tidier) = &self.pages.tidier
-            && depth < DEPTH_END
-        {
-            let is_named_already = !(depth - depth_max - 1).is_multiple_of(NAME_EVERY);
-            if is_named_already || tidier.name(self, pid) {
-                return Ok(());
-            }
+        if depth >= DEPTH_END {
+            return self.optional(self.shorten(pid));
         }
-        self.optional(self.shorten(pid))
+        let is_named_already = !(depth - depth_max - 1).is_multiple_of(NAME_EVERY);
+        if is_named_already && self.pages.tidier.is_some() { Ok(()) } else { self.leave(pid) }
+    }
+
+    /// Leaves a leaf to the thread, or sees to it at once if that cannot be.
+    pub(super) fn leave(&self, pid: PageId) -> Result<(), Failure> {
+        match &self.pages.tidier {
+            Some(tidier) if tidier.name(self, pid) => Ok(()),
+            _ => self.optional(self.shorten(pid)),
+        }
     }
 }
 
@@ -225,6 +229,23 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(db.len(), DEPTH_MAX + 2);
+    }
+
+    #[test]
+    fn the_thread_joins_leaves_that_hold_little() {
+        const KEYS: u32 = 20_000;
+        let db = Config::new().temporary(true).open().unwrap();
+        (0..KEYS).for_each(|i| assert!(db.insert(key(i), vec![7; 60]).unwrap().is_none()));
+        let before = db.shape().unwrap()[0];
+        (0..KEYS).filter(|i| i % 50 != 0).for_each(|i| assert!(db.remove(key(i)).unwrap().is_some()));
+        let begun = Instant::now();
+        // While the thread is at work what is looked at may not fit together.
+        while !db.shape().is_ok_and(|levels| levels[0] * 8 <= before) {
+            assert!(begun.elapsed() < PATIENCE, "of {before} leaves {:?} are left", db.shape());
+            db.core.pages.tidier.as_ref().expect("jobs have threads here").worker.wake();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(db.len(), (KEYS / 50) as usize);
     }
 
     #[test]

@@ -99,12 +99,14 @@ impl Core {
 
     /// How many keys there are, leaf by leaf; keys that come and go meanwhile may be counted or not.
     pub(crate) fn count(&self) -> Result<usize, Failure> {
-        let mut count = 0;
         let mut leaf = self.leaf_at(&[], None)?;
+        let mut count = leaf.len();
         loop {
-            count += leaf.len();
             let Some(high) = leaf.high() else { return Ok(count) };
-            leaf = self.leaf_at(high, leaf.next())?;
+            let next = self.leaf_at(high, leaf.next())?;
+            // The next leaf may have been joined to one that was counted.
+            count += next.len() - next.search(high).unwrap_or_else(|at| at);
+            leaf = next;
             self.pages.keep_within_capacity();
         }
     }

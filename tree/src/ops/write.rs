@@ -164,6 +164,7 @@ impl Core {
                 Decision::Remove => (Ops::del(self.memory(), removed, key), key.len()),
             };
             self.check_record(bytes)?;
+            let removes = matches!(decision, Decision::Remove);
             let ops = ops.map_err(|error| Failure::Unsupported { what: error.0 })?;
             let freed = old.and_then(Stored::apart);
             if new.is_some() || freed.is_some() {
@@ -175,7 +176,7 @@ impl Core {
             match self.pages.link(leaf.pid, leaf.page.key(), Frag::Ops(ops), &guard) {
                 Ok(page) => {
                     let lsn = page.changed_at();
-                    self.after_change(&leaf, &page, key)?;
+                    self.after_change(&leaf, &page, key, removes)?;
                     if bytes > self.leaf_bytes_max / 2 {
                         // Large ones are not let pile up: the leaf must fit a record when it splits.
                         self.optional(self.tidy(leaf.pid))?;
@@ -216,7 +217,13 @@ impl Core {
 
     /// Keeps the shape after a change of a leaf. The change itself has happened: what fails here is
     /// told by the next call that meets it, so only damage is reported.
-    fn after_change(&self, leaf: &LeafPage<'_>, page: &PagePtr<'_, Frag>, key: &[u8]) -> Result<(), Failure> {
+    fn after_change(
+        &self,
+        leaf: &LeafPage<'_>,
+        page: &PagePtr<'_, Frag>,
+        key: &[u8],
+        removes: bool,
+    ) -> Result<(), Failure> {
         if let Some(unposted) = &leaf.unposted {
             self.optional(self.post(unposted.level, &unposted.separator))?;
         }
@@ -225,9 +232,7 @@ impl Core {
             Some(Frag::Node(node)) if node.should_split(self.bytes_max(node)) => {
                 self.optional(self.split(leaf.pid, Some(key)))
             }
-            Some(Frag::Node(node)) if node.is_empty() && leaf.pid != self.root => {
-                self.optional(self.join_empty(node.low()))
-            }
+            _ if removes && self.becomes_small(leaf.pid, &leaf.page, 1) => self.leave(leaf.pid),
             _ if view.depth() > DEPTH_MAX => self.see_to(leaf.pid, view.depth(), DEPTH_MAX),
             _ => Ok(()),
         }
@@ -237,8 +242,11 @@ impl Core {
     pub(super) fn shorten(&self, pid: PageId) -> Result<(), Failure> {
         let guard = pin();
         let View::Page(page) = self.pages.view(pid, &guard)? else { return Ok(()) };
+        if self.may_be_small(pid, &page) {
+            return self.tidy(pid);
+        }
         match self.pages.shorten(pid, page, &guard).map(|short| short.settled()) {
-            // Its changes are one now, and the leaf is as large as it was.
+            // Its changes are one now, and the leaf is about as large as it was.
             Some(None) => Ok(()),
             // A page is not folded while a batch is pending on it (P-9).
             None if !page.is_final() => Ok(()),
@@ -254,17 +262,14 @@ impl Core {
         }
     }
 
-    /// Folds a page and splits it if it is too large; called for pages that a batch wrote to.
+    /// Folds a page, splits it if it is too large, and joins it to a neighbour if it holds little.
     pub(super) fn tidy(&self, pid: PageId) -> Result<(), Failure> {
         let guard = pin();
         let Some(found) = self.node(pid, &guard)? else { return Ok(()) };
         if found.node.should_split(self.bytes_max(found.node)) {
             return self.split(pid, None);
         }
-        if found.node.is_leaf() && found.node.is_empty() && pid != self.root {
-            return self.join_empty(found.node.low());
-        }
-        Ok(())
+        if pid != self.root && self.is_small(found.node) { self.join(pid) } else { Ok(()) }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pagecache::{Config, Lsn, Materializer, mem::PageMemory};
 
 use super::{
-    super::{Change, Find, Frag, Node, Ops, Tally, find, merge, reach, try_merge},
+    super::{Change, Find, Frag, Join, Node, Ops, Tally, find, merge, reach, try_merge},
     build::{contents, leaf},
     random::{KEYS, Keys, Random, VALUES, Values},
 };
@@ -81,11 +81,13 @@ impl<'m> Chain<'m> {
                 self.frags.push(Frag::HalfSplit { separator: key.into(), right });
             }
             1 if self.model.high.is_some() => {
-                let above = self.model.high.clone().map(|high| [&high[..], b"a"].concat());
-                self.model.high = above.filter(|_| !self.random.chance(3));
+                let old = self.model.high.clone().unwrap_or_default();
+                let above = [&old[..], b"a"].concat();
+                self.model.high = Some(above).filter(|_| !self.random.chance(3));
                 self.model.next = self.model.high.as_ref().map(|_| self.random.below(1000));
                 let high = self.model.high.as_deref().map(Box::from);
-                self.frags.push(Frag::Join { high, next: self.model.next });
+                let moved = self.moved(&old);
+                self.frags.push(Frag::Join(Box::new(Join { high, next: self.model.next, moved })));
             }
             2 => self.many(),
             choice => {
@@ -102,6 +104,22 @@ impl<'m> Chain<'m> {
                 self.frags.push(ops.into());
             }
         }
+    }
+
+    /// Records that come with a range from `old` on, which no change of before may bring or take.
+    fn moved(&mut self, old: &[u8]) -> Option<Ops> {
+        let ends: [&[u8]; 3] = [b"", b"\0", b"Z"];
+        let keys: Vec<Vec<u8>> = ends.iter().map(|end| [old, end].concat()).collect();
+        let values: Vec<Vec<u8>> = keys.iter().map(|_| self.values.value(&mut self.random)).collect();
+        let changes: Vec<(&[u8], Change<'_>)> = keys
+            .iter()
+            .zip(&values)
+            .filter(|_| self.random.chance(2))
+            .map(|(key, value)| (&**key, Change::Put(value)))
+            .collect();
+        self.model.put(&changes);
+        let tally = Tally { tree: 3, diff: 0 };
+        (!changes.is_empty()).then(|| Ops::many(self.memory, tally, &changes).unwrap())
     }
 
     fn many(&mut self) {
@@ -179,7 +197,7 @@ fn a_join_does_not_revive_what_a_half_split_took_away() {
         leaf(&memory, &map, b"", Some(b"x")).into(),
         put(b"e"),
         Frag::HalfSplit { separator: Box::from(&b"d"[..]), right: 5 },
-        Frag::Join { high: Some(Box::from(&b"z"[..])), next: Some(6) },
+        Frag::Join(Box::new(Join { high: Some(Box::from(&b"z"[..])), next: Some(6), moved: None })),
         put(b"y"),
     ];
     let node = try_merge(&memory, &frags.iter().collect::<Vec<_>>()).unwrap();

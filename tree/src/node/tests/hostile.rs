@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pagecache::mem::PageMemory;
 
 use super::{
-    super::{Change, Find, Frag, Node, Ops, Tally, find, merge, reach, try_merge},
+    super::{Change, Find, Frag, Join, Node, Ops, Tally, find, merge, reach, try_merge},
     build::leaf,
     random::Random,
 };
@@ -46,11 +46,16 @@ fn nodes(memory: &PageMemory) -> Vec<Frag> {
     .to_vec()
 }
 
+fn join(high: Option<&[u8]>, next: Option<usize>, moved: Option<Ops>) -> Frag {
+    Frag::Join(Box::new(Join { high: high.map(Box::from), next, moved }))
+}
+
 /// Changes of every form.
 fn changes(memory: &PageMemory) -> Vec<Frag> {
     let tally = Tally { tree: 300, diff: -2 };
     let many: [(&[u8], Change<'_>); 3] =
         [(b"kab", Change::Put(b"new")), (b"kb", Change::Del), (b"kc", Change::Put(b""))];
+    let moved: [(&[u8], Change<'_>); 2] = [(b"z", Change::Put(b"")), (b"zz", Change::Put(b"new"))];
     let key = |key: &[u8]| Box::<[u8]>::from(key);
     vec![
         Ops::put(memory, tally, b"kab", b"new").unwrap().into(),
@@ -61,8 +66,10 @@ fn changes(memory: &PageMemory) -> Vec<Frag> {
         Frag::HalfSplit { separator: key(b"kb"), right: 300 },
         Frag::Post { separator: key(b"dd"), child: 1 << 40 },
         Frag::Unpost { separator: key(b"d") },
-        Frag::Join { high: Some(key(b"zz")), next: Some(2) },
-        Frag::Join { high: None, next: None },
+        join(Some(b"zz"), Some(2), None),
+        join(None, None, None),
+        join(Some(b"zz"), Some(2), Some(Ops::put(memory, tally, b"zy", b"new").unwrap())),
+        join(None, None, Some(Ops::many(memory, tally, &moved).unwrap())),
         Frag::Damaged("a hole".into()),
     ]
 }
@@ -236,7 +243,8 @@ fn each_misfit_is_named() {
     let inner = Frag::from(Node::inner(&memory, 1, b"c", Some(b"m"), Some(2), 1, []).unwrap());
     let half = Frag::HalfSplit { separator: key(b"f"), right: 9 };
     let post = |at: &[u8]| Frag::Post { separator: key(at), child: 4 };
-    let cases: [(&[&Frag], &str); 12] = [
+    let moved = |key: &[u8]| Some(Ops::put(&memory, Tally::default(), key, b"").unwrap());
+    let cases: [(&[&Frag], &str); 14] = [
         (&[], "none of 0 fragments is a node"),
         (&[&half], "none of 1 fragments is a node"),
         (&[&leaf, &put(b"b")], "outside of the fences"),
@@ -247,8 +255,10 @@ fn each_misfit_is_named() {
         (&[&inner, &post(b"c")], "posted outside"),
         (&[&inner, &post(b"m")], "posted outside"),
         (&[&leaf, &half, &half], "a half-split outside"),
-        (&[&edge, &Frag::Join { high: None, next: None }], "a join at the right edge"),
-        (&[&leaf, &Frag::Join { high: Some(key(b"m")), next: Some(1) }], "a join that takes no range"),
+        (&[&edge, &join(None, None, None)], "a join at the right edge"),
+        (&[&leaf, &join(Some(b"m"), Some(1), None)], "a join that takes no range"),
+        (&[&leaf, &join(None, None, moved(b"l"))], "a join that moves what its node had"),
+        (&[&leaf, &join(Some(b"x"), Some(1), moved(b"x"))], "changes outside of the fences of their leaf"),
     ];
     for (frags, want) in cases {
         let error = try_merge(&memory, frags).unwrap_err();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pagecache::mem::PageMemory;
 
 use super::{
-    super::{Frag, Node, split::separator, try_merge},
+    super::{Frag, Join, Node, split::separator, try_merge},
     build::{contents, leaf},
     random::{KEYS, Random, VALUES},
 };
@@ -32,7 +32,20 @@ fn check_cut(memory: &PageMemory, node: &Node, at: usize, what: &str) -> (Node, 
         "{what}"
     );
     assert_eq!((left.level(), right.level()), (node.level(), node.level()), "{what}");
+    check_united(memory, &left, &right, node, what);
     (left, right)
+}
+
+/// Two halves that are joined are the node that was cut, to the last byte.
+fn check_united(memory: &PageMemory, left: &Node, right: &Node, node: &Node, what: &str) {
+    assert_eq!(left.united(memory, right).expect(what).bytes(), node.bytes(), "{what}");
+    assert_eq!(left.united_bytes(right), Some(node.bytes().len()), "{what}");
+    assert_eq!(right.united_bytes(left), None, "{what}: {left:?} is not right of {right:?}");
+    if node.is_leaf() {
+        let join = Frag::Join(Box::new(Join::taking(memory, 1, right).expect(what)));
+        let joined = try_merge(memory, &[&left.clone().into(), &join]).expect(what);
+        assert_eq!(joined.bytes(), node.bytes(), "{what}");
+    }
 }
 
 #[test]
