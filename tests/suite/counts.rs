@@ -140,6 +140,34 @@ fn a_stream_of_changes_writes_the_log_once() {
 }
 
 #[test]
+fn a_small_change_takes_a_few_bytes_of_log_beside_its_key_and_value() {
+    within(HANG, || {
+        const KEYS: u64 = 2000;
+        const KEY_BYTES: i64 = 24;
+        const VALUE_BYTES: i64 = 150;
+        // A record's header, and of the change its kind, tree, difference and key's length.
+        const BESIDE_BYTES: i64 = 24 + 4;
+        let db = Counted::new().open(Config::new());
+        let name = |number: u64| format!("{number:024}");
+        let put = |number: u64| db.put(name(number), [7; VALUE_BYTES as usize]).unwrap();
+        (0..KEYS).for_each(|number| assert!(put(number) > 0));
+        let check = |what: &str, bytes: i64, lsns: Vec<i64>| {
+            let taken: Vec<i64> = lsns.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            // Where a buffer or a segment of the log ends there is more, once in very many records.
+            let few = taken.iter().filter(|taken| **taken > bytes + BESIDE_BYTES).count();
+            assert!(few * 100 < taken.len(), "{what}: {few} of {} took more than {bytes}", taken.len());
+            let all: i64 = taken.iter().sum();
+            let most = (bytes + BESIDE_BYTES) * taken.len() as i64;
+            assert!(all * 100 < most * 105, "{what}: {all} bytes for {}", taken.len());
+        };
+        // Every key is there, so no leaf is split.
+        check("a put", KEY_BYTES + VALUE_BYTES, (0..KEYS).map(|number| put(number * 7 % KEYS)).collect());
+        let delete = |number: u64| db.delete(name(number)).unwrap().expect("it was there");
+        check("a removal", KEY_BYTES, (0..KEYS / 4).map(|number| delete(number * 4)).collect());
+    });
+}
+
+#[test]
 fn durable_writes_of_eight_threads_share_their_syncs() {
     within(HANG, || {
         const THREADS: u64 = 8;
