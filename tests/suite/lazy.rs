@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pagecache::{
     ConfigBuilder, Error, PageGet, PageId, PagePtr,
     io::{
-        FileId,
+        CountingStorage, FileId, Operation, Storage,
         sim::{Chooser, SimDisk},
     },
     pin,
@@ -18,12 +18,16 @@ const STORE_SEGMENT_BYTES: usize = 16 << 10;
 const SPAN: usize = 256;
 
 fn open(disk: &Arc<SimDisk>) -> Pages {
-    let config = stepwise(ConfigBuilder::new(), disk.clone())
+    open_on(disk.clone(), 4 << 20)
+}
+
+fn open_on(storage: Arc<dyn Storage>, log_capacity: u64) -> Pages {
+    let config = stepwise(ConfigBuilder::new(), storage)
         .salt_seed(1)
         .block_bytes(BLOCK_BYTES)
         .log_segment_bytes(16 << 10)
-        .log_capacity(4 << 20)
-        .checkpoint_every_bytes(2 << 20)
+        .log_capacity(log_capacity)
+        .checkpoint_every_bytes(log_capacity / 2)
         .store_segment_bytes(STORE_SEGMENT_BYTES)
         .build();
     Pages::start(config).unwrap_or_else(|e| panic!("the store opens: {e}"))
@@ -32,12 +36,16 @@ fn open(disk: &Arc<SimDisk>) -> Pages {
 /// A store with this many pages, each of which says its number.
 fn filled(disk: &Arc<SimDisk>, count: usize) -> Pages {
     let pages = open(disk);
+    fill(&pages, count);
+    pages
+}
+
+fn fill(pages: &Pages, count: usize) {
     for pid in 0..count {
         let guard = pin();
         assert_eq!(pages.allocate(&guard).unwrap(), pid);
         pages.replace(pid, PagePtr::allocated(), format!("{pid}."), &guard).unwrap();
     }
-    pages
 }
 
 fn append(pages: &Pages, pid: PageId, text: &str) {
@@ -211,4 +219,36 @@ fn new_pages_beside_old_ones_that_nobody_asked_for_lose_none_of_them() {
     for pid in 0..OLD + NEW {
         assert_eq!(text(&pages, pid), Ok(Some(format!("{pid}."))), "page {pid}");
     }
+}
+
+/// Calls and bytes of reading, for the open of a store of so many pages that was killed with the same tail.
+fn cost_of_open(count: usize) -> (u64, u64, u64) {
+    const CHANGED: usize = 40;
+    // So little that both stores have used all of it.
+    const LOG_BYTES: u64 = 512 << 10;
+    let disk = Arc::new(SimDisk::untraced());
+    let pages = open_on(disk.clone(), LOG_BYTES);
+    fill(&pages, count);
+    pages.checkpoint().unwrap();
+    (0..CHANGED).for_each(|number| append(&pages, number * (count / CHANGED), "changed."));
+    pages.flush().unwrap();
+    let left = Arc::new(disk.crash(&mut Chooser::none()));
+    let counting = Arc::new(CountingStorage::new(left));
+    let again = open_on(counting.clone(), LOG_BYTES);
+    let read = counting.snapshot().total(Operation::Read);
+    assert_eq!(text(&again, count / CHANGED), Ok(Some(format!("{}.changed.", count / CHANGED))));
+    (read.calls, read.bytes, again.stats().pages_live_bytes)
+}
+
+#[test]
+fn an_open_reads_as_much_of_many_pages_as_of_few() {
+    const FEW: usize = 20_000;
+    const MANY: usize = 200_000;
+    let (few_calls, few_bytes, few_live) = cost_of_open(FEW);
+    let (many_calls, many_bytes, many_live) = cost_of_open(MANY);
+    assert!(many_live > 9 * few_live, "{many_live} bytes alive, and {few_live}");
+    assert!(many_calls <= few_calls + 4, "{many_calls} reads, and {few_calls}");
+    // The directory lists segments, which are tiny here, and groups of map pages.
+    let listed = (MANY - FEW) as u64 / 5;
+    assert!(many_bytes <= few_bytes + listed, "{many_bytes} bytes of reading, and {few_bytes}");
 }
