@@ -141,11 +141,30 @@ const CHILD: &str = "MEMORY_CHILD";
 /// from the store's.
 #[test]
 fn the_owners_of_memory_add_up_to_the_process() {
+    in_a_process_of_its_own("the_owners_of_memory_add_up_to_the_process", measure);
+}
+
+/// The log's buffers are eight mebibytes of addresses; what nobody writes into takes no memory.
+#[test]
+fn a_store_that_is_written_to_a_little_takes_a_little_memory() {
+    in_a_process_of_its_own("a_store_that_is_written_to_a_little_takes_a_little_memory", || {
+        let before = anonymous_bytes();
+        let db = Config::new().temporary(true).open().expect("the store opens");
+        (0..100).for_each(|number| assert!(db.put(key(number), [7; 100]).expect("a put") > 0));
+        db.flush().expect("a flush");
+        let process = anonymous_bytes() - before;
+        println!("owners {:?}, process {process}", db.stats().memory_owners().collect::<Vec<_>>());
+        assert!(process < 4 << 20, "{process} bytes for a hundred records");
+    });
+}
+
+/// Runs `measure` in a process that runs nothing but the test of that name.
+fn in_a_process_of_its_own(test: &str, measure: impl FnOnce()) {
     if env::var_os(CHILD).is_some() {
         return measure();
     }
     let child = Command::new(env::current_exe().expect("a path to this program"))
-        .args(["--exact", "memory::the_owners_of_memory_add_up_to_the_process", "--nocapture"])
+        .args(["--exact", &format!("memory::{test}"), "--nocapture"])
         .env(CHILD, "1")
         .output()
         .expect("this program starts");
