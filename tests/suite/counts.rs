@@ -139,6 +139,43 @@ fn a_stream_of_changes_writes_the_log_once() {
     });
 }
 
+/// The background, which takes checkpoints elsewhere, stands still here.
+#[test]
+fn a_writer_takes_a_checkpoint_only_when_the_log_or_the_file_is_full() {
+    within(HANG, || {
+        const LOG: u64 = 1 << 20;
+        const SEGMENT: u64 = 64 << 10;
+        const KEYS: u64 = 400;
+        for (is_log, cache, log) in [(true, 1 << 30, LOG), (false, 24 << 10, 256 << 20)] {
+            let counted = Counted::new();
+            let config = small_tree(Config::new().cache_capacity_unchecked(cache)).page_cache(|builder| {
+                builder.log_segment_bytes(SEGMENT as usize).log_capacity(log).checkpoint_every_bytes(LOG / 8)
+            });
+            let db = counted.open(config);
+            fill(&db, 0..KEYS);
+            db.checkpoint().unwrap();
+            let begun = counted.snapshot();
+            let checkpoints = || (counted.snapshot() - begun).syncs(SyncReason::FirstSuperblock);
+            let mut number = 0;
+            let mut before = db.stats();
+            while checkpoints() == 0 {
+                before = db.stats();
+                number += 1;
+                put(&db, key(number * 7 % KEYS), [number as u8; 60]);
+                assert!(number < 200 * KEYS, "the writer never took one");
+            }
+            let (tail, file) = (before.log_tail_bytes(), before.pages_file_bytes());
+            // What is looked at covers a segment of the log, and sixteen pages and three segments of the file.
+            if is_log {
+                assert!(tail + 2 * SEGMENT >= LOG, "{tail} bytes of {LOG} were in use");
+            } else {
+                let live = before.pages_live_bytes();
+                assert!(file >= live + live / 5, "{file} bytes of file, {live} alive, {tail} of log");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_small_change_takes_a_few_bytes_of_log_beside_its_key_and_value() {
     within(HANG, || {
