@@ -171,12 +171,55 @@ fn who_waits_for_a_buffer_of_the_log_is_parked() {
                 }
             }
         })));
-        // The buffers hold 16 KiB together, the writers bring 64.
+        // The buffers hold 16 KiB together, each writer brings 24: one that is first alone must wait too.
         expect_parked(
             "a buffer",
             move |_| {
                 let guard = pin();
-                for _ in 0..8 {
+                for _ in 0..24 {
+                    let pid = make.allocate(&guard).unwrap();
+                    make.replace(pid, PagePtr::allocated(), "x".repeat(1000), &guard).unwrap();
+                }
+            },
+            || {
+                while standing.load(Ordering::SeqCst) == 0 {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            },
+            move || {
+                *gate.open.lock().unwrap() = true;
+                gate.changed.notify_all();
+            },
+        );
+    });
+}
+
+/// A log that is full, and the checkpoint that is to make room in it stands still.
+#[test]
+fn who_waits_for_room_in_the_log_is_parked() {
+    within(HANG, || {
+        let storage = Arc::new(HookedStorage::new(Arc::new(SimDisk::untraced())));
+        let config = small().storage(storage.clone()).log_capacity(64 << 10).checkpoint_every_bytes(32 << 10);
+        let pages = Arc::new(Pages::start(config.build()).unwrap());
+        let gate = Arc::new(Gate::default());
+        let (stand, standing) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = standing.clone();
+        storage.set_hook(Some(Arc::new(move |file, operation| {
+            if (file, operation) == (FileId::Pages, Operation::Sync) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let mut open = stand.open.lock().unwrap();
+                while !*open {
+                    open = stand.changed.wait(open).unwrap();
+                }
+            }
+        })));
+        let make = pages.clone();
+        // The log holds 64 KiB, the writers bring 800.
+        expect_parked(
+            "room in the log",
+            move |_| {
+                for _ in 0..100 {
+                    let guard = pin();
                     let pid = make.allocate(&guard).unwrap();
                     make.replace(pid, PagePtr::allocated(), "x".repeat(1000), &guard).unwrap();
                 }
