@@ -46,6 +46,14 @@ pub(crate) struct SealedSegment {
     pub(crate) age: u64,
 }
 
+fn as_sealed(now: u64) -> impl Fn((u32, &Segment)) -> SealedSegment {
+    move |(segment, found)| SealedSegment {
+        segment,
+        live_bytes: found.live_bytes,
+        age: now - found.sealed_at,
+    }
+}
+
 /// The segments of one `pages` file.
 #[derive(Debug)]
 pub(crate) struct Segments {
@@ -94,7 +102,7 @@ impl Segments {
         file_bytes: u64,
     ) -> Result<Segments, Failure> {
         let len = layout.segments_in(file_bytes);
-        let table = Table::reopened(len);
+        let table = Table::reopened(len, layout.segment_bytes());
         let segments = Segments { layout, path, reserve, table: Mutex::new(table) };
         let mut table = segments.table.lock();
         for (segment, live_bytes) in counts {
@@ -115,7 +123,7 @@ impl Segments {
 
     /// The segments of an address, all of which exist.
     fn known(&self, table: &Table, addr: FragmentAddr) -> Result<Range<u32>, Failure> {
-        let touched = self.layout.segments_of(addr).and_then(|touched| match table.list.len() {
+        let touched = self.layout.segments_of(addr).and_then(|touched| match table.len() {
             len if touched.end as usize <= len => Ok(touched),
             len => Err(DecodeError(format!("a frame in segment {}, there are {len}", touched.start))),
         });
@@ -164,7 +172,7 @@ impl Segments {
         for segment in self.known(&table, addr)? {
             let bytes = self.layout.bytes_in(addr, segment);
             table.retain(segment, bytes);
-            table.at(segment).unnamed_bytes += bytes;
+            table.change(segment, |found| found.unnamed_bytes += bytes);
         }
         Ok(())
     }
@@ -176,8 +184,7 @@ impl Segments {
         let Ok(touched) = self.known(&table, addr) else { return };
         for segment in touched {
             let bytes = self.layout.bytes_in(addr, segment);
-            let found = table.at(segment);
-            found.unnamed_bytes = found.unnamed_bytes.saturating_sub(bytes);
+            table.change(segment, |found| found.unnamed_bytes = found.unnamed_bytes.saturating_sub(bytes));
         }
     }
 
@@ -200,13 +207,7 @@ impl Segments {
     /// The checkpoint of `mark` is in both superblocks, durably. Dead segments that it no longer
     /// refers to are free.
     pub(crate) fn published(&self, mark: Mark) {
-        let mut table = self.table.lock();
-        table.published = table.published.max(mark.0);
-        table.emptied.clear();
-        let dead: Vec<u32> = table.dead.iter().copied().collect();
-        for segment in dead {
-            table.settle(segment);
-        }
+        self.table.lock().publish(mark.0);
     }
 
     /// Keeps the frame's bytes in place while they are read.
@@ -218,7 +219,7 @@ impl Segments {
         let mut table = self.table.lock();
         let touched = self.known(&table, addr)?;
         for segment in touched.clone() {
-            table.at(segment).readers += 1;
+            table.change(segment, |found| found.readers += 1);
         }
         Ok(Pin { segments: self.clone(), touched, addr })
     }
@@ -228,7 +229,7 @@ impl Segments {
     pub(crate) fn live_table(&self) -> Vec<(u32, u32)> {
         let table = self.table.lock();
         let named = |segment: &Segment| segment.live_bytes.saturating_sub(segment.unnamed_bytes);
-        let listed = table.list.iter().zip(0..).map(|(segment, number)| (number, named(segment)));
+        let listed = table.all().map(|(number, segment)| (number, named(segment)));
         listed
             .filter(|(_, bytes)| *bytes > 0)
             .map(|(number, bytes)| (number, u32::try_from(bytes).unwrap_or(u32::MAX)))
@@ -243,42 +244,28 @@ impl Segments {
     /// Free segments within a file of `file_bytes`, and those that the next publication frees.
     pub(crate) fn free_and_waiting(&self, file_bytes: u64) -> (u64, u64) {
         let table = self.table.lock();
-        let free = table.free.range(..self.layout.segments_in(file_bytes)).count();
-        let unpublished = |segment: &&u32| table.list[**segment as usize].released > table.published;
-        let dead = table.dead.iter().filter(unpublished).count();
-        let is_left = |segment: &&u32| {
-            let found = &table.list[**segment as usize];
-            found.state == State::Sealed && found.left == Some(found.live_bytes)
-        };
-        let emptied = table.emptied.iter().filter(is_left).count();
-        (free as u64, (dead + emptied) as u64)
+        (table.free_below(self.layout.segments_in(file_bytes)) as u64, table.waiting() as u64)
     }
 
     /// Says that a segment was emptied as far as it could be, and whether the next publication frees
     /// the rest: it is not tried again before something in it has changed.
     pub(crate) fn set_emptied(&self, segment: u32, waits: bool) {
-        let mut table = self.table.lock();
-        let found = table.at(segment);
-        found.left = Some(found.live_bytes);
-        if waits {
-            table.emptied.insert(segment);
-        }
+        self.table.lock().change(segment, |found| {
+            found.left = Some(found.live_bytes);
+            found.waits |= waits;
+        });
     }
 
-    /// Segments that could be cleaned.
-    pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
+    /// Segments that could be cleaned, from `first` on: the last `count` of them, the last one first.
+    pub(crate) fn last_sealed(&self, first: u32, count: usize) -> Vec<SealedSegment> {
         let table = self.table.lock();
-        let is_open = |found: &Segment| {
-            found.state == State::Sealed && found.holds == 0 && found.left != Some(found.live_bytes)
-        };
-        let sealed = table.list.iter().zip(0..).filter(|(found, _)| is_open(found));
-        sealed
-            .map(|(found, segment)| SealedSegment {
-                segment,
-                live_bytes: found.live_bytes,
-                age: table.now - found.sealed_at,
-            })
-            .collect()
+        table.last_open(first).take(count).map(as_sealed(table.now)).collect()
+    }
+
+    /// Segments that could be cleaned: of those in which about as much is alive, the `count` oldest.
+    pub(crate) fn oldest_sealed(&self, count: usize) -> Vec<SealedSegment> {
+        let table = self.table.lock();
+        table.oldest_open(count).map(as_sealed(table.now)).collect()
     }
 
     /// Live bytes and segments by state, for a file of `file_bytes`.
@@ -286,11 +273,11 @@ impl Segments {
         let table = self.table.lock();
         let mut stats = StoreStats { file_bytes, ..StoreStats::default() };
         let in_file = self.layout.segments_in(file_bytes) as usize;
-        for (number, segment) in table.list.iter().enumerate() {
+        for (number, segment) in table.all() {
             stats.live_bytes += segment.live_bytes;
             stats.miscounted += u64::from(segment.miscounted);
             *match segment.state {
-                State::Free if number >= in_file => continue,
+                State::Free if number as usize >= in_file => continue,
                 State::Free => &mut stats.free,
                 State::Active => &mut stats.active,
                 State::Sealed => &mut stats.sealed,
@@ -316,11 +303,11 @@ impl Segments {
         let segment = self.layout.segments_in(file_bytes).checked_sub(1)?;
         let used = self.layout.block_up(file_bytes - self.layout.segment_start(segment));
         // Beyond the list lies what was written while the store was being opened to be compared.
-        let is_sealed = table.list.get(segment as usize).is_some_and(|found| found.state == State::Sealed);
+        let is_sealed = table.get(segment).is_some_and(|found| found.state == State::Sealed);
         if used == self.layout.segment_bytes() || !is_sealed {
             return None;
         }
-        table.at(segment).state = State::Active;
+        table.change(segment, |found| found.state = State::Active);
         Some((segment, used))
     }
 
@@ -328,8 +315,7 @@ impl Segments {
     pub(crate) fn put_back(&self, taken: Taken) {
         let mut table = self.table.lock();
         for segment in taken.first..taken.first + taken.count {
-            table.at(segment).state = State::Free;
-            table.free.insert(segment);
+            table.change(segment, |found| found.state = State::Free);
         }
     }
 
@@ -338,7 +324,7 @@ impl Segments {
         let mut table = self.table.lock();
         let touched = self.known(&table, addr)?;
         for segment in touched.clone() {
-            table.at(segment).holds += 1;
+            table.change(segment, |found| found.holds += 1);
         }
         Ok(Hold { segments: self.clone(), touched })
     }
@@ -347,16 +333,16 @@ impl Segments {
     pub(crate) fn seal(&self, segment: u32, written: bool) {
         let mut table = self.table.lock();
         let now = table.now;
-        let found = table.at(segment);
-        found.state = State::Sealed;
-        found.sealed_at = now;
-        found.written |= written;
+        table.change(segment, |found| {
+            (found.state, found.sealed_at) = (State::Sealed, now);
+            found.written |= written;
+        });
         table.settle(segment);
     }
 
     /// How many more free written segments the reserve needs.
     pub(crate) fn reserve_missing(&self) -> usize {
-        self.reserve.saturating_sub(self.table.lock().written_free())
+        self.reserve.saturating_sub(self.table.lock().written_free().len())
     }
 
     /// Says that a free segment taken for the reserve was written whole, and gives it back.
@@ -364,7 +350,7 @@ impl Segments {
         {
             let mut table = self.table.lock();
             for segment in taken.first..taken.first + taken.count {
-                table.at(segment).written = true;
+                table.change(segment, |found| found.written = true);
             }
         }
         self.put_back(taken);
@@ -374,25 +360,25 @@ impl Segments {
     /// Those behind are forgotten as written. The caller cuts the file before it takes another.
     pub(crate) fn cut(&self) -> u32 {
         let mut table = self.table.lock();
-        let kept: Vec<u32> = table.written_free_list().take(self.reserve).collect();
-        let used = table.list.iter().rposition(|segment| segment.state != State::Free);
-        let used_end = used.map_or(0, |last| last as u32 + 1);
-        let end = kept.last().map_or(used_end, |last| used_end.max(last + 1));
-        for segment in &mut table.list[end as usize..] {
-            segment.written = false;
+        let kept = table.written_free().iter().take(self.reserve).fold(None, |_, last| Some(*last));
+        let used_end = table.used_end();
+        let end = kept.map_or(used_end, |last| used_end.max(last + 1));
+        let behind: Vec<u32> = table.written_free().range(end..).copied().collect();
+        for segment in behind {
+            table.change(segment, |found| found.written = false);
         }
         end
     }
 
     /// Says that a part of an active segment is cut off the file: writing it needs new space again.
     pub(crate) fn forget_written(&self, segment: u32) {
-        self.table.lock().at(segment).written = false;
+        self.table.lock().change(segment, |found| found.written = false);
     }
 
     fn unpin(&self, touched: Range<u32>) {
         let mut table = self.table.lock();
         for segment in touched {
-            table.at(segment).readers -= 1;
+            table.change(segment, |found| found.readers -= 1);
             table.settle(segment);
         }
     }
@@ -400,7 +386,7 @@ impl Segments {
     fn unhold(&self, touched: Range<u32>) {
         let mut table = self.table.lock();
         for segment in touched {
-            table.at(segment).holds -= 1;
+            table.change(segment, |found| found.holds -= 1);
             table.settle(segment);
         }
     }

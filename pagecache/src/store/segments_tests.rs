@@ -185,6 +185,60 @@ fn neighbours_are_found_and_the_reserve_is_spared() {
     assert_eq!(spared.take(2, Choice::Reserve).map(|taken| taken.first), Some(2));
 }
 
+/// So many that a look at all of them would be seen.
+#[test]
+fn no_question_that_is_asked_again_and_again_goes_through_all_segments() {
+    const MANY: u32 = 20_000;
+    const FEW: u64 = 8;
+    let (segments, addrs) = with_sealed(MANY);
+    let kind = |kind: u32| (0..MANY).filter(move |number| number % 4 == kind);
+    kind(0).for_each(|number| segments.release(addrs[number as usize]));
+    segments.published(segments.mark());
+    kind(1).for_each(|number| segments.release(addrs[number as usize]));
+    kind(2).for_each(|number| segments.release(addr(number, 0, 64 * (number / 4 % 32))));
+    kind(3).for_each(|number| segments.set_emptied(number, number % 8 == 3));
+    let file_bytes = |count: u32| layout().segment_start(count);
+    let (quarter, eighth) = (u64::from(MANY / 4), u64::from(MANY / 8));
+    let cost = |most: u64, what: &str, ask: &dyn Fn()| {
+        segments.table.lock().looks();
+        ask();
+        let looks = segments.table.lock().looks();
+        assert!(looks <= most, "{what} looked at {looks} segments");
+    };
+    cost(FEW, "room", &|| {
+        assert_eq!(segments.free_and_waiting(file_bytes(MANY)), (quarter, quarter + eighth));
+    });
+    cost(FEW * 33, "victims", &|| {
+        let oldest = segments.oldest_sealed(FEW as usize);
+        assert!(oldest.len() >= FEW as usize && oldest.iter().all(|found| found.segment % 4 == 2));
+    });
+    cost(FEW, "the end", &|| assert_eq!(segments.last_sealed(0, 2)[1].segment, MANY - 6));
+    for choice in [Choice::Any, Choice::Written, Choice::Reserve] {
+        cost(FEW, "a segment", &|| segments.put_back(segments.take(1, choice).expect("many are free")));
+    }
+    cost(FEW, "the reserve", &|| assert_eq!(segments.reserve_missing(), 0));
+    cost(FEW, "a change", &|| {
+        segments.retain(addr(2, 0, 512)).expect("in the file");
+        segments.release(addr(2, 0, 512));
+    });
+    cost(FEW, "a reader", &|| drop(segments.pin(addr(2, 0, 512))));
+    cost(FEW, "a hold", &|| drop(segments.hold(addr(2, 0, 512))));
+
+    // What lies behind the end of a file that was cut is free, all of it.
+    for number in MANY / 2..MANY {
+        let left = match number % 4 {
+            0 | 1 => continue,
+            2 => 64 * (number / 4 % 32),
+            _ => 0,
+        };
+        segments.release(addr(number, u64::from(left), SEGMENT - left));
+    }
+    segments.published(segments.mark());
+    cost(FEW, "room in a file that was cut", &|| {
+        assert_eq!(segments.free_and_waiting(file_bytes(MANY / 2)), (quarter, 0));
+    });
+}
+
 /// What must still be readable, by naive bookkeeping: no counters, only lists of addresses.
 struct Model {
     disk: Arc<TestDisk>,
@@ -330,6 +384,8 @@ impl Model {
         let stats = self.writer.stats();
         assert_eq!((stats.live_bytes, stats.miscounted), (live, 0), "seed {seed}, step {step}");
         assert_eq!(stats.file_bytes, self.file.len().expect("no failure"), "seed {seed}, step {step}");
+        let (free, waiting) = self.segments.free_and_waiting(stats.file_bytes);
+        assert!(free == stats.free && waiting <= stats.dead, "seed {seed}, step {step}: {stats:?}");
     }
 
     /// With nobody left and one checkpoint more, nothing stays behind.

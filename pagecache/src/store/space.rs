@@ -135,10 +135,14 @@ impl Store {
             return Due::Release;
         }
         let victims = match space.occupied() > target {
-            true => sparse(self.segments.sealed(), space.segment, space.occupied() - target),
+            true => {
+                sparse(self.segments.oldest_sealed(VICTIMS_MAX), space.segment, space.occupied() - target)
+            }
             false if space.free >= space.segment => {
-                self.writer.leave_segments_from(target / space.segment);
-                last(self.segments.sealed(), space.segment, target)
+                let wanted = target / space.segment;
+                self.writer.leave_segments_from(wanted);
+                let first = u32::try_from(wanted).unwrap_or(u32::MAX);
+                up_to(self.segments.last_sealed(first, VICTIMS_MAX), VICTIMS_MAX, space.segment)
             }
             false => Vec::new(),
         };
@@ -161,7 +165,8 @@ impl Store {
         // A segment that is being filled may be the one with the garbage.
         self.writer.leave_segments_from(if is_first { 0 } else { wanted });
         let dense = space.segment * COMPACT_DENSE_PERCENT / 100;
-        let mut sealed = self.segments.sealed();
+        // Each step moves a part of all there is, so it may look at all there is.
+        let mut sealed = self.segments.last_sealed(0, usize::MAX);
         sealed.retain(|found| found.live_bytes < dense || u64::from(found.segment) >= wanted);
         sealed.sort_by_key(|found| (found.live_bytes, found.segment));
         let bytes_max = (space.live / COMPACT_DIVISOR).max(4 * space.segment);
@@ -188,13 +193,6 @@ fn sparse(mut sealed: Vec<SealedSegment>, segment: u64, excess: u64) -> Vec<u32>
     // Survivors of one age come to lie together.
     sealed.sort_by_key(|found| (std::cmp::Reverse(found.age), found.segment));
     sealed.into_iter().map(|found| found.segment).collect()
-}
-
-/// The last segments of a file that should be `target` long.
-fn last(mut sealed: Vec<SealedSegment>, segment: u64, target: u64) -> Vec<u32> {
-    sealed.retain(|found| u64::from(found.segment) >= target / segment);
-    sealed.sort_by_key(|found| std::cmp::Reverse(found.segment));
-    up_to(sealed, VICTIMS_MAX, segment)
 }
 
 /// The first ones, while they hold no more than `bytes_max` alive; at least one.
