@@ -42,6 +42,8 @@ const VALUE_TRIES_MAX: u32 = 5_000;
 /// for as long as the log may hold them.
 const TAIL_PERCENT: u64 = 400;
 const TAIL_STEP_DIVISOR: u64 = 2;
+/// The tail may be so long in any case, in bytes: shorter ones cost a checkpoint every few thousand changes.
+const TAIL_BYTES_MIN: u64 = 8 << 20;
 /// Segments of the log that writers would rather not use up.
 const PACE_SEGMENTS: u64 = 4;
 
@@ -119,12 +121,15 @@ pub struct Stats {
     pub written: WrittenBytes,
 }
 
-/// How long the log's tail may become, and what one checkpoint of the background takes off it.
-fn tail_of(checkpoint_every: u64, log_capacity: u64) -> (i64, i64) {
-    let tail_max =
-        (checkpoint_every.saturating_mul(TAIL_PERCENT) / 100).min(log_capacity / 4 * 3).max(checkpoint_every);
+/// How long the log's tail may become, and what one checkpoint of the background takes off it. An open after a
+/// kill has up to as many bytes in memory as the tail has: so it depends on what the store may have.
+fn tail_of(checkpoint_every: u64, log_capacity: u64, memory: u64) -> (i64, i64) {
+    let wanted = checkpoint_every.saturating_mul(TAIL_PERCENT) / 100;
+    let tail_max = wanted.min(log_capacity / 4 * 3).max(checkpoint_every);
+    let tail_max = tail_max.min((memory / 8 * 3).max(TAIL_BYTES_MIN));
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX / 2);
-    (signed(tail_max), signed((checkpoint_every / TAIL_STEP_DIVISOR).max(1)))
+    let step = (checkpoint_every / TAIL_STEP_DIVISOR).min(tail_max / 4).max(1);
+    (signed(tail_max), signed(step))
 }
 
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
@@ -143,10 +148,16 @@ impl<M: Materializer + Send + Sync + 'static> Shared<M> {
         };
         opened.cache.metrics = metrics;
         let settings = &config.inner;
-        let (tail_max, tail_step) = tail_of(settings.checkpoint_every_bytes, settings.log_capacity);
+        let (tail_max, tail_step) = tail_of(
+            settings.checkpoint_every_bytes,
+            settings.log_capacity,
+            opened.cache.budget.bytes() as u64,
+        );
         // The end of the file is taken a segment at a time, one of which may be made ahead of need.
         let pace_full =
             settings.log_capacity.saturating_sub(PACE_SEGMENTS * settings.log_segment_bytes as u64);
+        // Twice as long it is where memory is short, and no longer.
+        let pace_full = pace_full.min(2 * tail_max.unsigned_abs());
         let replay_from = opened.checkpointer.replay_from();
         let shared = Arc::new(Shared {
             cache: opened.cache,
@@ -502,9 +513,19 @@ mod tests {
 
     #[test]
     fn a_tail_is_longer_than_the_interval_and_leaves_a_quarter_of_the_log() {
-        assert_eq!(tail_of(24 << 20, 256 << 20), (96 << 20, 12 << 20));
-        assert_eq!(tail_of(60 << 20, 128 << 20), (96 << 20, 30 << 20));
-        assert_eq!(tail_of(96 << 20, 128 << 20), (96 << 20, 48 << 20));
-        assert_eq!(tail_of(1, 128 << 20), (4, 1));
+        let much = 1 << 30;
+        assert_eq!(tail_of(24 << 20, 256 << 20, much), (96 << 20, 12 << 20));
+        assert_eq!(tail_of(60 << 20, 128 << 20, much), (96 << 20, 24 << 20));
+        assert_eq!(tail_of(1, 128 << 20, much), (4, 1));
+        assert_eq!(
+            tail_of(24 << 20, 128 << 20, 64 << 20),
+            (24 << 20, 6 << 20),
+            "three eighths of the memory"
+        );
+        assert_eq!(
+            tail_of(24 << 20, 128 << 20, 1 << 20),
+            (8 << 20, 2 << 20),
+            "as much as it takes to be of use"
+        );
     }
 }
