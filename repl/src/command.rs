@@ -192,7 +192,8 @@ pub static COMMANDS: &[Spec] = &[
         opts: &[Opt { name: "--replace", value: None, about: "overwrite FILE if there is one" }],
         about: "Writes all records as 'key TAB value'.",
         notes: "Without FILE, or with -, they go to standard output. FILE appears under its\n\
-                name only once it is complete.",
+                name only once it is complete. Import takes lines of up to 64 MiB, twice\n\
+                that in memory; 'set KEY --from FILE' takes longer values.",
         example: "export backup.tsv",
     },
     Spec {

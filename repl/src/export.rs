@@ -5,7 +5,8 @@
 
 use crate::exit::{Failure, Result, shown};
 use crate::interrupt::Interrupt;
-use crate::output::{Output, grouped, spell_record};
+use crate::lines::LINE_BYTES_MAX;
+use crate::output::{Output, grouped, say, spell_record};
 use crate::parse::File;
 use crate::store::Store;
 use std::fs::{self, OpenOptions};
@@ -31,10 +32,11 @@ pub fn run(store: &Store, out: &mut Output, file: &File, replace: bool, interrup
     Ok(())
 }
 
-/// Gives each record as a line to `write`; returns how many there were.
+/// Gives each record as a line to `write`; returns how many there were. Says so on standard error if some are
+/// too long for `import`.
 fn records(store: &Store, interrupt: &Interrupt, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let mut text = String::new();
-    let mut count = 0;
+    let (mut count, mut long) = (0, 0);
     for record in store.records((Bound::Unbounded, Bound::Unbounded)) {
         let (key, value) = record?;
         interrupt.check(|| format!("{} records written", grouped(count)))?;
@@ -42,6 +44,14 @@ fn records(store: &Store, interrupt: &Interrupt, mut write: impl FnMut(&[u8]) ->
         spell_record(&key, &value, &mut text);
         write(text.as_bytes())?;
         count += 1;
+        long += u64::from(text.len() > LINE_BYTES_MAX);
+    }
+    if long > 0 {
+        let told = grouped(long);
+        say(&format!(
+            "{told} of the records are lines of more than {LINE_BYTES_MAX} bytes, which import does not take; \
+             'get KEY > FILE' and 'set KEY --from FILE' copy such a value"
+        ));
     }
     Ok(count)
 }

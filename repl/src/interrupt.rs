@@ -2,13 +2,21 @@
 //!
 //! A second Ctrl-C before the command has noticed the first ends the process, which the store
 //! survives like any other crash. Scripts keep the system's default and end at the first.
+//!
+//! The signal of a file that has reached the process's limit is caught too: the write then fails, and that is told
+//! as a full disk.
 
 use crate::exit::{Failure, Result};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGINT, SIGXFSZ};
 use signal_hook::flag;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Lets a write beyond the process's limit on files fail instead of ending the process.
+pub fn outlive_file_limits() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
 
 /// Whether the user has asked the running command to stop.
 #[derive(Debug, Clone, Default)]

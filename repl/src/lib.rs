@@ -53,6 +53,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let started = Instant::now();
+    // Where signals cannot be caught a limit ends the process, which the store survives.
+    let _ = interrupt::outlive_file_limits();
     let (store, new) = match open(&options) {
         Ok(opened) => opened,
         Err(failure) => {

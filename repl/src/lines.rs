@@ -45,7 +45,10 @@ impl<R: Read> Lines<R> {
         if self.line.last() == Some(&b'\n') {
             self.line.pop();
         } else if self.line.len() > self.line_bytes_max {
-            let message = format!("line {} is longer than {} bytes", self.number, self.line_bytes_max);
+            let message = format!(
+                "line {} is longer than {} bytes; 'set KEY --from FILE' takes a longer value",
+                self.number, self.line_bytes_max
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(Some((self.number, &self.line)))

@@ -8,9 +8,7 @@
 use crate::exit::{Failure, Result};
 use crate::quote::spell;
 use console::Term;
-use std::fs;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
-use std::path::Path;
 use unicode_width::UnicodeWidthChar as _;
 
 const BUFFER_BYTES: usize = 64 << 10;
@@ -20,8 +18,6 @@ pub struct Output {
     out: BufWriter<StdoutLock<'static>>,
     /// Whether a person reads it, who wants columns and no more than a screenful or so.
     pub terminal: bool,
-    /// Nothing takes what is written: the descriptor was closed when the program began.
-    closed: bool,
 }
 
 impl Output {
@@ -29,14 +25,11 @@ impl Output {
     pub fn new() -> Output {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Output { out: BufWriter::with_capacity(BUFFER_BYTES, stdout.lock()), terminal, closed: was_closed() }
+        Output { out: BufWriter::with_capacity(BUFFER_BYTES, stdout.lock()), terminal }
     }
 
     /// Writes bytes as they are; not for a terminal unless they are spelled.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.closed && !bytes.is_empty() {
-            return Err(Failure::output(io::Error::other("it is closed")));
-        }
         self.out.write_all(bytes).map_err(Failure::output)
     }
 
@@ -63,18 +56,6 @@ impl Output {
         let (_, columns) = Term::stdout().size();
         usize::from(columns).max(20)
     }
-}
-
-/// True if standard output was closed when the program began. The runtime opens the null device for reading and
-/// writing in its place, which would take all answers and say that they were written.
-fn was_closed() -> bool {
-    const ACCESS_MODE: u32 = 3;
-    const READ_WRITE: u32 = 2;
-    let is_null = fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
-    let info = fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    is_null && flags.is_some_and(|flags| flags & ACCESS_MODE == READ_WRITE)
 }
 
 /// Says a line on standard error in one write. If nobody listens there is nobody to tell.

@@ -24,6 +24,9 @@ use std::path::PathBuf;
 
 const PROMPT: &str = "repl> ";
 
+/// Reads that may fail in a row because of bytes that are no text.
+const GARBLED_MAX: u32 = 100;
+
 /// Asks for commands and runs them until the user leaves.
 pub fn run(session: &mut Session<'_>, color: bool, keep_history: bool) -> Result<()> {
     session.prompt = true;
@@ -31,10 +34,12 @@ pub fn run(session: &mut Session<'_>, color: bool, keep_history: bool) -> Result
     let color = color && paint::wanted();
     let mut editor = editor(session, color).map_err(|error| failed(&error))?;
     let history = if keep_history { open_history(&mut editor) } else { None };
+    let mut garbled = GARBLED_MAX;
     loop {
         session.interrupt.reset();
         match editor.readline(PROMPT) {
             Ok(text) => {
+                garbled = GARBLED_MAX;
                 remember(&mut editor, history.as_ref(), &text);
                 if run_text(session, &text)? == Flow::Quit {
                     return Ok(());
@@ -42,6 +47,10 @@ pub fn run(session: &mut Session<'_>, color: bool, keep_history: bool) -> Result
             }
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => return Ok(()),
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData && garbled > 0 => {
+                garbled -= 1;
+                say("what was typed is not UTF-8; \"\\xNN\" in quotes stands for such a byte");
+            }
             Err(error) => return Err(failed(&error)),
         }
     }
