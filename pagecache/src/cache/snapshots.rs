@@ -100,6 +100,12 @@ impl Snapshots {
         self.held.fetch_sub(1, Relaxed); // seen late, it makes a fold keep too much
     }
 
+    /// True while a snapshot has no position yet, and everything is kept for it.
+    pub(crate) fn is_any_placed(&self) -> bool {
+        // Relaxed: who has just been told to keep everything and misses why looks again.
+        self.held.load(Relaxed) > 0 && self.state.lock().placed > 0
+    }
+
     /// The positions that are live, in order.
     pub(crate) fn positions(&self) -> Vec<Lsn> {
         // Relaxed: who must not miss a snapshot has taken it itself, or asks `keep`.

@@ -79,7 +79,7 @@ where
             let view = PageView::new(word, node);
             return view.settled().map(|frag| PageGet::Materialized(frag, view.key()));
         }
-        if !top.is_unsettled() && cell.head(guard).0 != word {
+        if !top.is_unsettled() && !self.shared.cache.snapshots.is_any_placed() {
             return None;
         }
         // Pending fragments stay where they are, and so does everything while a snapshot is taken; this reader

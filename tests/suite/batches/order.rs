@@ -242,7 +242,7 @@ fn no_batch_misses_a_change(seed: u64) {
         assert!(missed.is_none(), "seed {seed}: read as of {}, at {}: {missed:?}", batch.since, batch.lsn);
     }
     let (committed, given_up) = (batches.len(), given_up.into_inner());
-    assert!(committed > 10 && given_up > 10, "seed {seed}: {committed} committed, {given_up} given up");
+    assert!(committed > 10 && given_up > 0, "seed {seed}: {committed} committed, {given_up} given up");
 }
 
 #[test]
