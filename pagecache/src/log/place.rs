@@ -3,7 +3,7 @@
 //! A place is good until the log is released beyond it. Nothing is checked here: who reads has the checksum of
 //! what it wants (REPLAY-1).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use crate::{
     error::Failure,
@@ -38,14 +38,23 @@ impl TailReader {
         (within < self.segment_bytes).then(|| slot * self.segment_bytes + within)
     }
 
-    /// Fills `out` with the bytes from `at` on, all of one segment.
+    /// Fills `out` with the bytes from `at` on, all of one segment; what the file does not hold is zero, as it
+    /// was for who found the tail.
     pub(crate) fn read(&self, at: Lsn, out: &mut [u8]) -> Result<(), Failure> {
         let Some(offset) = self.offset(at) else {
             return Err(self.corrupt(at, format!("position {at} is not in the log's tail")));
         };
-        self.disk
-            .read_at(FileId::Log, offset, out)
-            .map_err(|e| Failure::from_io("reading the log", self.disk.path(FileId::Log), offset, 0, e))
+        let read = match self.disk.read_at(FileId::Log, offset, out) {
+            Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => self.read_to_end(offset, out),
+            outcome => outcome,
+        };
+        read.map_err(|e| Failure::from_io("reading the log", self.disk.path(FileId::Log), offset, 0, e))
+    }
+
+    fn read_to_end(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let held = self.disk.len(FileId::Log)?.saturating_sub(offset).min(out.len() as u64) as usize;
+        out[held..].fill(0);
+        self.disk.read_at(FileId::Log, offset, &mut out[..held])
     }
 
     /// Damage at a position of the tail.
