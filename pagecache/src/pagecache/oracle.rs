@@ -130,11 +130,13 @@ pub(super) fn reader_of(config: &Config) -> Config {
 
 /// The pages and segments of a store.
 fn facts_of<M: Materializer>(cache: &Cache<M>) -> Result<Facts, Failure> {
-    let bound = cache.pages.bound();
-    let mut pages = BTreeMap::new();
-    for pid in 0..bound {
+    let (mut bound, mut pages) = (0, BTreeMap::new());
+    for pid in 0..cache.pages.bound() {
         cache.load(pid)?;
         let guard = pin();
+        if was_used(cache, pid, &guard) {
+            bound = pid + 1;
+        }
         if let Some(fact) = value_fact(cache, pid, &guard) {
             pages.insert(pid, fact);
             continue;
@@ -158,6 +160,11 @@ fn facts_of<M: Materializer>(cache: &Cache<M>) -> Result<Facts, Failure> {
     }
     let segments = cache.store.live_table().into_iter().map(|(segment, bytes)| (segment, bytes.into()));
     Ok(Facts { bound, pages, segments: segments.collect(), ..Facts::default() })
+}
+
+/// False for an id that was handed out, perhaps, and never written to: no open knows of it.
+fn was_used<M: Materializer>(cache: &Cache<M>, pid: PageId, guard: &Guard) -> bool {
+    cache.pages.cell(pid).is_some_and(|cell| cell.durable(guard).is_some())
 }
 
 /// What is kept of a page that is a large value: its length stands for its bytes, which never change and
