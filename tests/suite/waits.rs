@@ -139,11 +139,50 @@ fn who_waits_for_a_sync_or_a_batch_is_parked() {
     });
 }
 
-/// A gate that the hook of a storage stands at.
+/// A gate at which calls of one kind stand still.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
     changed: Condvar,
+    /// How many calls came to it.
+    came: AtomicUsize,
+}
+
+impl Gate {
+    /// Before all such calls of `storage` from now on.
+    fn before(storage: &HookedStorage, kind: (FileId, Operation)) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        let stand = gate.clone();
+        storage.set_hook(Some(Arc::new(move |file, operation| {
+            if (file, operation) == kind {
+                stand.came.fetch_add(1, Ordering::SeqCst);
+                let mut open = stand.open.lock().unwrap();
+                while !*open {
+                    open = stand.changed.wait(open).unwrap();
+                }
+            }
+        })));
+        gate
+    }
+
+    fn await_the_first(&self) {
+        while self.came.load(Ordering::SeqCst) == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn let_all_pass(&self) {
+        *self.open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+fn make_pages(pages: &Pages, count: usize) {
+    for _ in 0..count {
+        let guard = pin();
+        let pid = pages.allocate(&guard).unwrap();
+        pages.replace(pid, PagePtr::allocated(), "x".repeat(1000), &guard).unwrap();
+    }
 }
 
 #[test]
@@ -151,45 +190,15 @@ fn who_waits_for_a_buffer_of_the_log_is_parked() {
     within(HANG, || {
         let storage = Arc::new(HookedStorage::new(Arc::new(SimDisk::untraced())));
         let pages = Arc::new(Pages::start(small().storage(storage.clone()).build()).unwrap());
-        let gate = Arc::new(Gate::default());
-        let stand = gate.clone();
-        let make = pages.clone();
-        {
-            let guard = pin();
-            let pid = make.allocate(&guard).unwrap();
-            make.replace(pid, PagePtr::allocated(), "a".to_owned(), &guard).unwrap();
-            make.flush().unwrap();
-        }
-        let standing = Arc::new(AtomicUsize::new(0));
-        let count = standing.clone();
-        storage.set_hook(Some(Arc::new(move |file, operation| {
-            if (file, operation) == (FileId::Log, Operation::Write) {
-                count.fetch_add(1, Ordering::SeqCst);
-                let mut open = stand.open.lock().unwrap();
-                while !*open {
-                    open = stand.changed.wait(open).unwrap();
-                }
-            }
-        })));
+        make_pages(&pages, 1);
+        pages.flush().unwrap();
+        let gate = Gate::before(&storage, (FileId::Log, Operation::Write));
         // The buffers hold 16 KiB together, each writer brings 24: one that is first alone must wait too.
         expect_parked(
             "a buffer",
-            move |_| {
-                let guard = pin();
-                for _ in 0..24 {
-                    let pid = make.allocate(&guard).unwrap();
-                    make.replace(pid, PagePtr::allocated(), "x".repeat(1000), &guard).unwrap();
-                }
-            },
-            || {
-                while standing.load(Ordering::SeqCst) == 0 {
-                    thread::sleep(Duration::from_millis(5));
-                }
-            },
-            move || {
-                *gate.open.lock().unwrap() = true;
-                gate.changed.notify_all();
-            },
+            move |_| make_pages(&pages, 24),
+            || gate.await_the_first(),
+            || gate.let_all_pass(),
         );
     });
 }
@@ -201,38 +210,13 @@ fn who_waits_for_room_in_the_log_is_parked() {
         let storage = Arc::new(HookedStorage::new(Arc::new(SimDisk::untraced())));
         let config = small().storage(storage.clone()).log_capacity(64 << 10).checkpoint_every_bytes(32 << 10);
         let pages = Arc::new(Pages::start(config.build()).unwrap());
-        let gate = Arc::new(Gate::default());
-        let (stand, standing) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
-        let count = standing.clone();
-        storage.set_hook(Some(Arc::new(move |file, operation| {
-            if (file, operation) == (FileId::Pages, Operation::Sync) {
-                count.fetch_add(1, Ordering::SeqCst);
-                let mut open = stand.open.lock().unwrap();
-                while !*open {
-                    open = stand.changed.wait(open).unwrap();
-                }
-            }
-        })));
-        let make = pages.clone();
+        let gate = Gate::before(&storage, (FileId::Pages, Operation::Sync));
         // The log holds 64 KiB, the writers bring 800.
         expect_parked(
             "room in the log",
-            move |_| {
-                for _ in 0..100 {
-                    let guard = pin();
-                    let pid = make.allocate(&guard).unwrap();
-                    make.replace(pid, PagePtr::allocated(), "x".repeat(1000), &guard).unwrap();
-                }
-            },
-            || {
-                while standing.load(Ordering::SeqCst) == 0 {
-                    thread::sleep(Duration::from_millis(5));
-                }
-            },
-            move || {
-                *gate.open.lock().unwrap() = true;
-                gate.changed.notify_all();
-            },
+            move |_| make_pages(&pages, 100),
+            || gate.await_the_first(),
+            || gate.let_all_pass(),
         );
     });
 }
