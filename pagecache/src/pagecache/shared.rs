@@ -125,11 +125,11 @@ pub struct Stats {
 /// kill has up to as many bytes in memory as the tail has: so it depends on what the store may have.
 fn tail_of(checkpoint_every: u64, log_capacity: u64, memory: u64) -> (i64, i64) {
     let wanted = checkpoint_every.saturating_mul(TAIL_PERCENT) / 100;
-    let tail_max = wanted.min(log_capacity / 4 * 3).max(checkpoint_every);
-    let tail_max = tail_max.min((memory / 8 * 3).max(TAIL_BYTES_MIN));
+    let whole = wanted.min(log_capacity / 4 * 3).max(checkpoint_every);
+    let tail_max = whole.min((memory / 8 * 3).max(TAIL_BYTES_MIN));
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX / 2);
-    let step = (checkpoint_every / TAIL_STEP_DIVISOR).min(tail_max / 4).max(1);
-    (signed(tail_max), signed(step))
+    let step_max = if tail_max < whole { tail_max / 4 } else { whole };
+    (signed(tail_max), signed((checkpoint_every / TAIL_STEP_DIVISOR).clamp(1, step_max)))
 }
 
 impl<M: Materializer + Send + Sync + 'static> Shared<M> {
@@ -515,7 +515,8 @@ mod tests {
     fn a_tail_is_longer_than_the_interval_and_leaves_a_quarter_of_the_log() {
         let much = 1 << 30;
         assert_eq!(tail_of(24 << 20, 256 << 20, much), (96 << 20, 12 << 20));
-        assert_eq!(tail_of(60 << 20, 128 << 20, much), (96 << 20, 24 << 20));
+        assert_eq!(tail_of(60 << 20, 128 << 20, much), (96 << 20, 30 << 20));
+        assert_eq!(tail_of(96 << 20, 128 << 20, much), (96 << 20, 48 << 20));
         assert_eq!(tail_of(1, 128 << 20, much), (4, 1));
         assert_eq!(
             tail_of(24 << 20, 128 << 20, 64 << 20),
